@@ -1,0 +1,3 @@
+package dialect
+
+type positions []struct{ out, in int }
