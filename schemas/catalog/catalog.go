@@ -1,0 +1,94 @@
+package catalog
+
+import (
+	"context"
+	"time"
+
+	"github.com/micromegas-go/micromegas/schemas/telemetry"
+)
+
+// Catalog is what every stage knows about the lake. All methods are safe for concurrent use.
+//
+// An error that is none of this package's sentinels is trouble of the store (disk, network, cancelled context): the call
+// may be repeated. For a commit such an error may wrap [ErrOutcomeUnknown]: read the checkpoint before repeating.
+type Catalog interface {
+	// Close waits for commits under way and releases the store.
+	Close() error
+	// Ping reports whether the store answers.
+	Ping(ctx context.Context) error
+
+	// Setting returns the value of a key, and whether the key is set.
+	Setting(ctx context.Context, key string) (string, bool, error)
+	// PutSettingIfAbsent sets a key once and returns the value that stands, which is another caller's if that one was first.
+	PutSettingIfAbsent(ctx context.Context, key, value string) (string, error)
+
+	// Generations returns all generations of all shards, ordered by class, shard and generation.
+	Generations(ctx context.Context) ([]Generation, error)
+	// OpenGeneration adds a generation. The same one again is no error; a different one under the same key is ErrConflict.
+	OpenGeneration(ctx context.Context, g Generation) error
+
+	// AcquireLease takes the lease when nobody holds it, when it has expired, or when owner holds it already (a process
+	// that restarts under its old name need not wait). Each acquisition gets an epoch one above the last.
+	// While another owner holds it the error is a *HeldError.
+	AcquireLease(ctx context.Context, name, owner string, ttl time.Duration) (Lease, error)
+	// RenewLease extends the lease from now by ttl. It must fail with ErrLeaseLost when another acquisition took place,
+	// or the lease was released; a lease that expired and that nobody took is renewed.
+	RenewLease(ctx context.Context, l Lease, ttl time.Duration) (Lease, error)
+	// ReleaseLease lets the next owner in at once. ErrLeaseLost when the lease is no longer the caller's.
+	ReleaseLease(ctx context.Context, l Lease) error
+	// Leases returns all leases ever taken, ordered by name; released and expired ones too.
+	Leases(ctx context.Context) ([]Lease, error)
+
+	// Checkpoint returns how far a consumer got. Without a row it is the position before the generation's first
+	// sequence number (zero for a generation that is not known), with epoch 0.
+	Checkpoint(ctx context.Context, consumer string, s ShardID) (Checkpoint, error)
+	// ArchivePositions returns the checkpoints of consumer "archive", one per shard and generation that has one.
+	ArchivePositions(ctx context.Context) (map[ShardID]uint64, error)
+
+	// ExistingBlocks tells for each key, in order, whether the block is archived.
+	ExistingBlocks(ctx context.Context, keys []BlockKey) ([]bool, error)
+	// CommitArchive writes one step of an archive owner: ErrConflict when checkpoint or epoch moved, ErrDuplicateBlocks when
+	// a block of the commit is archived already (settle with ExistingBlocks, and commit again with a skip in its place),
+	// ErrObjectsTooOld when its objects may be collected soon.
+	CommitArchive(ctx context.Context, c *ArchiveCommit) error
+
+	// CommitView writes one step of a view's owner or builder and returns the commit number: ErrConflict when a checkpoint
+	// or epoch moved, ErrArchiveBehind when archive has not passed the new positions, ErrStale when a partition to retire
+	// or a parked copy to remove is not there any more, ErrObjectsTooOld when its objects may be collected soon.
+	// A commit that changes no partition leaves the commit number as it is.
+	CommitView(ctx context.Context, c *ViewCommit) (commitNo int64, err error)
+	// Skips returns the copies that do not count in (after, to], ordered by position.
+	Skips(ctx context.Context, s ShardID, after, to uint64) ([]Skip, error)
+	// Parked returns a consumer's parked copies that pass the filter, ordered by position.
+	Parked(ctx context.Context, consumer string, f ParkedFilter) ([]Parked, error)
+
+	// Processes returns the processes with the given ids, stubs included, ordered by No; nil ids means all.
+	// Ids that are not known are left out.
+	Processes(ctx context.Context, ids []telemetry.ID) ([]ProcessRow, error)
+	// Streams is Processes for streams. The layouts come as CBOR, shared by all rows of one layout.
+	Streams(ctx context.Context, ids []telemetry.ID) ([]StreamRow, error)
+	// StreamTag returns the tag of a registered stream; false for an unknown stream and for a stub.
+	StreamTag(ctx context.Context, id telemetry.ID) (telemetry.Tag, bool, error)
+	// BlocksSince returns the blocks archived after the given positions (a missing shard: from its start), in whole
+	// commits and in order of position within a shard, and the positions up to which the answer is complete. It stops after
+	// the commit that reaches limit; limit <= 0 means all. Blocks of stubs are included.
+	BlocksSince(ctx context.Context, after map[ShardID]uint64, limit int) ([]BlockRow, map[ShardID]uint64, error)
+	// PacksAfter returns up to limit packs of frames that hold a sequence number above seq, ordered by first sequence
+	// number. Adopted objects are not among them.
+	PacksAfter(ctx context.Context, s ShardID, seq uint64, limit int) ([]Pack, error)
+
+	// CommitNo returns the number of the last commit that changed partitions.
+	CommitNo(ctx context.Context) (int64, error)
+	// Partitions returns what changed after a commit number; 0 asks for all live partitions. The answer is consistent at
+	// its own commit number.
+	Partitions(ctx context.Context, sinceCommit int64) (PartitionDelta, error)
+
+	// RetiredBefore returns up to limit partitions that were retired before a time, oldest first.
+	RetiredBefore(ctx context.Context, t int64, limit int) ([]Partition, error)
+	// ForgetPartitions removes the rows of retired partitions; live ones and unknown numbers are left alone.
+	ForgetPartitions(ctx context.Context, partNos []int64) error
+	// KeysReferenced tells for each key, in order, whether a pack or a partition, live or retired, names it.
+	KeysReferenced(ctx context.Context, keys []string) ([]bool, error)
+	// Stats returns the counts for /status.
+	Stats(ctx context.Context) (Stats, error)
+}

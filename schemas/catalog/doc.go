@@ -1,0 +1,22 @@
+// Package catalog is the metadata of the lake: which blocks are archived and where, which Parquet files make up a view,
+// who owns which shard of the bus, and how far each owner got.
+// Written by workers/archive (processes, streams, blocks, packs, skips) and by materializers (partitions, parked copies,
+// their checkpoints); read by the gateway (tags of streams), by materializers and by query. Query never writes.
+//
+// The invariants, which catalogtest holds any implementation to:
+//
+//   - A commit is durable when the call returns nil, and it happens whole or not at all.
+//   - A commit moves its checkpoint from the position that it read to a later one, by compare-and-swap; the epoch of its
+//     lease must not be older than the one that moved the checkpoint last. So of two owners that both believe in their
+//     lease one loses with [ErrConflict], and rows and position never disagree.
+//   - An object exists for readers from the commit that names it on. What no row names is an orphan, whatever it holds.
+//   - A process, a stream and a block are registered once; the first registration wins. Times of processes, streams and
+//     blocks are kept in whole microseconds (see [TruncateToMicroseconds]), also where keys are compared.
+//   - Commit numbers grow by one with each change of the set of partitions, and Partitions answers for one commit number.
+//
+// Know first: a [ShardID] with a sequence number is a position on the bus, and never means two things, because a
+// generation closes for good when its stream is replaced. A checkpoint that was never moved stands just before its
+// generation's first sequence number.
+//
+// Times are int64 nanoseconds UTC since the Unix epoch. Names that end in No are surrogate keys of this catalog.
+package catalog

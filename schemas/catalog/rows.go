@@ -1,0 +1,211 @@
+package catalog
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/micromegas-go/micromegas/schemas/telemetry"
+)
+
+// Consumers that keep checkpoints.
+const (
+	// ConsumerArchive is the consumer whose checkpoint bounds all others.
+	ConsumerArchive = "archive"
+	// ConsumerViews is the consumer of all eager views together.
+	ConsumerViews = "views"
+)
+
+// MaxObjectAge is how long after its first object was put a commit is still taken. Garbage collection takes orphans after
+// twice this time, so that no commit names an object that is being collected.
+const MaxObjectAge = 30 * time.Minute
+
+// ProcessBitmapBytes is the size of a partition's bitmap of processes (1,024 bits).
+const ProcessBitmapBytes = 128
+
+// ShardID names one stream of the bus: class 'e' (eager) or 'r' (raw), generation, shard.
+type ShardID struct {
+	Class      byte
+	Gen, Shard int32
+}
+
+// String returns class/shard/generation, such as e/0/1.
+func (s ShardID) String() string { return fmt.Sprintf("%c/%d/%d", s.Class, s.Shard, s.Gen) }
+
+// Compare orders by class, shard and generation.
+func (s ShardID) Compare(o ShardID) int {
+	switch {
+	case s.Class != o.Class:
+		return int(s.Class) - int(o.Class)
+	case s.Shard != o.Shard:
+		return int(s.Shard) - int(o.Shard)
+	default:
+		return int(s.Gen) - int(o.Gen)
+	}
+}
+
+// Generation is one life of a shard's stream. Its sequence numbers start at FirstSeq, above all of the one before.
+type Generation struct {
+	ShardID
+	Stream   string // name of the JetStream stream
+	Created  int64  // creation time of the stream, by which a replaced one is told apart
+	FirstSeq uint64
+}
+
+// Lease is the right to work on something until Expires. A higher epoch of the same name always wins.
+type Lease struct {
+	Name, Owner string // Owner is empty after a release
+	Epoch       int64
+	Expires     int64
+}
+
+// Checkpoint is how far a consumer got, and the epoch that moved it there.
+type Checkpoint struct {
+	Seq   uint64
+	Epoch int64
+}
+
+// BlockKey identifies a block. A client that retries sends identical bytes, so the begin time is part of the key and
+// makes it local: blocks that come together lie together.
+type BlockKey struct {
+	StreamID  telemetry.ID
+	BeginTime int64
+	BlockID   telemetry.ID
+}
+
+// Pack is an object of the lake that holds blocks: the frames FirstSeq..LastSeq of a shard, or one adopted body.
+type Pack struct {
+	No                int64 // 0 before the commit
+	Shard             ShardID
+	FirstSeq, LastSeq uint64
+	Key               string
+	Size              int64
+	Created           int64
+	// Adopted marks an oversize body that the gateway put into the lake ahead of its record: one block's body from the
+	// first byte to the last, no frames. FirstSeq and LastSeq are the position of its record.
+	Adopted bool
+}
+
+// Reasons why a copy does not count.
+const (
+	// SkipDuplicate: another copy of the block counts.
+	SkipDuplicate int16 = 1
+	// SkipUnreadable: the record is damaged, or its envelope says something else than the record.
+	SkipUnreadable int16 = 2
+)
+
+// Skip is a verdict of archive: the copy at this position does not count.
+type Skip struct {
+	Seq    uint64
+	Rec    int32
+	Reason int16
+}
+
+// Parked is a copy that a consumer passed without building it: its registration has not come, or it is dead.
+type Parked struct {
+	Shard     ShardID
+	Seq       uint64
+	Rec       int32
+	StreamID  telemetry.ID
+	ProcessID telemetry.ID
+	Since     int64
+	Dead      bool
+	Reason    string
+}
+
+// ParkedFilter chooses parked copies. The zero value chooses all; set fields must all hold, except that a copy passes
+// with either its stream in StreamIDs or its process in ProcessIDs.
+type ParkedFilter struct {
+	Shard                 *ShardID
+	StreamIDs, ProcessIDs []telemetry.ID
+	Dead                  *bool
+	SinceBefore           int64 // only copies parked before this time; 0 = any
+	Limit                 int   // 0 = all
+}
+
+// ProcessRow is a process as registered, or a stub (Registered 0) that a block or a stream named first.
+type ProcessRow struct {
+	telemetry.Process
+	No         int64
+	Registered int64 // insert time of the registration; 0 = stub
+	// Over the archived blocks of the process; meaningful when HasBlocks.
+	FirstTime, LastTime, LastInsert, LastTicks int64
+	HasBlocks                                  bool
+}
+
+// StreamRow is a stream as registered, or a stub (Registered 0) of which only ID and ProcessID are known.
+// Dependencies and Objects of the embedded Stream are nil: the layouts come encoded, as CBOR arrays of types (wire.DecodeTypes).
+type StreamRow struct {
+	telemetry.Stream
+	No, ProcessNo                 int64
+	Registered                    int64
+	DependenciesNo, ObjectsNo     int64  // numbers of the layouts, good as cache keys; 0 for a stub
+	DependenciesCBOR, ObjectsCBOR []byte // shared between rows: do not change
+	// Over the archived blocks of the stream; meaningful when HasBlocks.
+	FirstTime, LastTime, LastInsert int64
+	HasBlocks                       bool
+}
+
+// BlockRow is an archived block and where its body lies.
+type BlockRow struct {
+	telemetry.Block
+	InsertTime  int64
+	PayloadSize int64 // of the canonical CBOR map {dependencies, objects}
+	Tag         telemetry.Tag
+	// The client's insert_block body, as it came, is PackLength bytes at PackOffset of the object PackKey.
+	PackKey                string
+	PackOffset, PackLength int64
+	// StreamKnown and ProcessKnown are false while only a stub stands for them.
+	StreamKnown, ProcessKnown bool
+}
+
+// Partition is one Parquet file of a view. PartNo, Added, Retired and RetiredAt are set by the catalog.
+type Partition struct {
+	PartNo                                         int64
+	View                                           string
+	Instance                                       int64 // 0 = global, else ProcessRow.No or StreamRow.No
+	Level                                          int16
+	Bucket                                         int64
+	MinTime, MaxTime, MinInsert, MaxInsert         int64
+	Rows, Size                                     int64
+	SchemaVer                                      int32
+	Sort                                           int16
+	Procs                                          []byte // bitmap of ProcessBitmapBytes, or nil
+	Key                                            string
+	SrcHash                                        []byte
+	Added, Retired /* commit numbers */, RetiredAt int64 // Retired 0 = live
+}
+
+// PartitionDelta is what changed after a commit number.
+type PartitionDelta struct {
+	// Full says that Added is the whole live set: the reader must drop what it held. So it is for since 0, and for a reader
+	// that slept so long that retirements it needs are forgotten.
+	Full     bool
+	Added    []Partition // live ones only
+	Retired  []int64     // part numbers, also of some that the reader never saw
+	CommitNo int64
+}
+
+// Stats are counts for /status.
+type Stats struct {
+	Processes, Streams, Blocks int64
+	Packs, PackBytes           int64
+	Partitions, PartitionRows  int64 // live
+	PartitionBytes             int64
+	RetiredPartitions          int64
+	Skips, Parked, Dead        int64
+	Backlog                    int64
+	CommitNo                   int64
+}
+
+// TruncateToMicroseconds cuts a time to whole microseconds, towards the past. Registrations and block rows are kept so.
+func TruncateToMicroseconds(t int64) int64 {
+	r := t % 1000
+	if r < 0 {
+		r += 1000
+	}
+	if t < math.MinInt64+r { // the earliest microsecond is not whole
+		return t - t%1000
+	}
+	return t - r
+}
