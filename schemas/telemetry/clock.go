@@ -1,0 +1,84 @@
+package telemetry
+
+import (
+	"errors"
+	"math"
+)
+
+// ErrNoFrequency is the error of a clock that cannot be made: the process does not know its tick frequency and the block
+// does not allow to estimate one.
+var ErrNoFrequency = errors.New("tick frequency is unknown and cannot be estimated")
+
+// Clock turns the ticks of one process into time.
+type Clock struct {
+	startTime  int64   // ns, truncated to µs
+	startTicks int64   // absolute
+	nsPerTick  float64 // 1e9 / frequency
+	msPerTick  float64 // 1e3 / frequency
+}
+
+// NewClock returns the clock of process p. When the process's tick frequency is unknown it is estimated from block b:
+// relative end ticks divided by the seconds between the process's start and the block's end, rounded to whole ticks per second.
+// Rows of logs, metrics and images use their own block for b, so their times depend on nothing else.
+//
+// The process's start time is truncated to microseconds, which is what the catalog keeps, so that a clock made from a registration
+// and one made from the catalog agree.
+func NewClock(p Process, b Block) (Clock, error) {
+	start := TruncateMicros(p.StartTime)
+	freq := float64(p.TSCFrequency)
+	if p.TSCFrequency <= 0 {
+		elapsed := float64(b.EndTime) - float64(start)
+		if d := b.EndTime - start; (d > 0) == (b.EndTime > start) { // the exact difference, unless it overflows
+			elapsed = float64(d)
+		}
+		freq = math.Round(float64(b.EndTicks) / (elapsed / 1e9))
+	}
+	if !(freq > 0) || math.IsInf(freq, 0) {
+		return Clock{}, ErrNoFrequency
+	}
+	return Clock{startTime: start, startTicks: p.StartTicks, nsPerTick: 1e9 / freq, msPerTick: 1e3 / freq}, nil
+}
+
+// Time returns the time of an event's (absolute) ticks, clamped to the range of int64 nanoseconds.
+func (c Clock) Time(ticks int64) int64 { return c.Relative(ticks - c.startTicks) }
+
+// Relative returns the time of ticks relative to the process's start ticks, as blocks carry them, clamped to the range of int64
+// nanoseconds.
+func (c Clock) Relative(delta int64) int64 {
+	ns := math.Round(float64(delta) * c.nsPerTick)
+	if ns >= math.MaxInt64 || ns <= math.MinInt64 {
+		return clampedSum(c.startTime, ns)
+	}
+	t := c.startTime + int64(ns)
+	if (t > c.startTime) != (int64(ns) > 0) && int64(ns) != 0 {
+		return clampedSum(c.startTime, ns)
+	}
+	return t
+}
+
+// clampedSum is the limit that start + ns lies beyond.
+func clampedSum(start int64, ns float64) int64 {
+	sum := float64(start) + ns
+	switch {
+	case sum >= math.MaxInt64:
+		return math.MaxInt64
+	case sum <= math.MinInt64:
+		return math.MinInt64
+	}
+	return int64(sum)
+}
+
+// DurationMs returns a number of ticks as milliseconds.
+func (c Clock) DurationMs(delta int64) float64 { return float64(delta) * c.msPerTick }
+
+// TruncateMicros cuts a time to whole microseconds, towards the past.
+func TruncateMicros(ns int64) int64 {
+	r := ns % 1000
+	if r < 0 {
+		r += 1000
+	}
+	if ns < math.MinInt64+1000 {
+		return ns - ns%1000
+	}
+	return ns - r
+}
