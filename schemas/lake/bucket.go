@@ -1,0 +1,52 @@
+package lake
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"time"
+)
+
+// ErrNotFound says that a bucket has no object of that key.
+var ErrNotFound = errors.New("object not found")
+
+// Object is one entry of a listing.
+type Object struct {
+	Key     string
+	Size    int64
+	ModTime time.Time
+}
+
+// Bucket is what the lake needs of an object store. Keys were checked by the Lake. Every implementation passes
+// laketest.Run; implementations must be safe for concurrent use.
+type Bucket interface {
+	// Put must be durable when it returns, must be all or nothing to readers, and must succeed when the object
+	// exists already (it replaces it). It must not keep data.
+	Put(ctx context.Context, key string, data []byte) error
+
+	// Read returns n bytes from off, or all from off when n < 0. It must return ErrNotFound (wrapped) for a missing
+	// object and an error when fewer than n bytes are there.
+	Read(ctx context.Context, key string, off, n int64) ([]byte, error)
+
+	// Stat must return ErrNotFound (wrapped) for a missing object.
+	Stat(ctx context.Context, key string) (Object, error)
+
+	// Delete must succeed when the object is not there.
+	Delete(ctx context.Context, key string) error
+
+	// List yields the objects whose key begins with prefix, in order of their keys. After an error it ends.
+	List(ctx context.Context, prefix string) iter.Seq2[Object, error]
+
+	Close() error
+}
+
+// localBucket is the optional ability of a bucket whose objects are files that the engine can open.
+type localBucket interface {
+	// LocalPath is where the object of that key is, or would be.
+	LocalPath(key string) string
+}
+
+// sweeper is the optional ability of a bucket to remove what interrupted writes left behind.
+type sweeper interface {
+	SweepTemp(ctx context.Context, before time.Time) (removed int, err error)
+}

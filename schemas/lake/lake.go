@@ -1,0 +1,281 @@
+// Package lake is the lake's bucket: packs of bus frames, Parquet files of views and oversize bodies, their keys and
+// their garbage collection, behind one URI (a folder or memory). LAYOUT.md describes every byte.
+// Written by workers/archive (packs), materializers (Parquet) and gateway through bus (oversize bodies); read by all stages.
+//
+// Invariants: an object is durable when Put returns, is whole or absent, and never changes: keys that are made here
+// are unique. An object exists for readers only when a catalog row names it, so objects are written first and a crash in
+// between leaves an orphan for GC. Every byte of a pack is under a CRC-32C, which is checked on every read.
+package lake
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+
+	"gocloud.dev/blob/memblob"
+)
+
+// Options are the optional settings of a lake.
+type Options struct {
+	// CacheDir is the folder for copies of objects; other local caches of the same data folder may live beside them.
+	// Without one a temporary folder is made, and removed by Close.
+	CacheDir string
+	// CacheBytes bounds the copies; 0 means DefaultCacheBytes.
+	CacheBytes int64
+	// FS replaces the file system that a folder bucket writes to; nil means the machine's.
+	FS FS
+}
+
+// DefaultCacheBytes bounds the copies of objects in the cache folder when Options do not say otherwise.
+const DefaultCacheBytes = 8 << 30
+
+// Lake is a bucket with the formats of what is in it. It is safe for concurrent use.
+type Lake struct {
+	bucket   Bucket
+	root     string
+	cacheDir string
+	ownCache bool // cacheDir is temporary and ours
+	copies   *copies
+	buffers  sync.Pool // *[]byte, for packs being written
+}
+
+// Open opens the bucket at a URI: file:///folder (made when it is not there) or mem:// (a new, empty one).
+func Open(_ context.Context, uri string, opts Options) (*Lake, error) {
+	b, err := openBucket(uri, opts)
+	if err != nil {
+		return nil, err
+	}
+	l, err := New(b, opts)
+	if err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	return l, nil
+}
+
+// New makes a lake of a bucket, which Close closes.
+func New(b Bucket, opts Options) (*Lake, error) {
+	l := &Lake{bucket: b, cacheDir: opts.CacheDir}
+	if f, ok := b.(*Folder); ok {
+		l.root = f.Root()
+	}
+	if err := l.openCache(opts.CacheBytes); err != nil {
+		return nil, fmt.Errorf("open lake cache: %w", err)
+	}
+	return l, nil
+}
+
+func (l *Lake) openCache(maxBytes int64) error {
+	if l.cacheDir == "" {
+		dir, err := os.MkdirTemp("", "micromegas-lake-")
+		if err != nil {
+			return err
+		}
+		l.cacheDir, l.ownCache = dir, true
+	}
+	dir, err := filepath.Abs(l.cacheDir)
+	if err != nil {
+		return err
+	}
+	l.cacheDir = dir
+	if maxBytes <= 0 {
+		maxBytes = DefaultCacheBytes
+	}
+	l.copies, err = openCopies(filepath.Join(dir, "objects"), maxBytes, l.bucket)
+	return err
+}
+
+func openBucket(uri string, opts Options) (Bucket, error) {
+	u, err := url.Parse(uri)
+	if err != nil {
+		return nil, errors.New("object store URI: not a URI; want file:///folder or mem://") // the text may hold credentials
+	}
+	if u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+		return nil, fmt.Errorf("object store URI %s://…: user, query and fragment mean nothing here", u.Scheme)
+	}
+	switch u.Scheme {
+	case "file":
+		fsys := opts.FS
+		if fsys == nil {
+			fsys = OS()
+		}
+		dir, err := filePath(u)
+		if err != nil {
+			return nil, err
+		}
+		return NewFolder(dir, fsys)
+	case "mem":
+		if u.Host != "" || u.Path != "" {
+			return nil, fmt.Errorf("object store URI %s: memory has no path; want mem://", uri)
+		}
+		return NewCloud(memblob.OpenBucket(nil)), nil
+	}
+	return nil, fmt.Errorf("object store URI: scheme %q is not supported; want file:///folder or mem://", u.Scheme)
+}
+
+// filePath is the absolute path of a file URI.
+func filePath(u *url.URL) (string, error) {
+	if u.Host != "" && u.Host != "localhost" {
+		return "", fmt.Errorf("object store URI %s: want three slashes and an absolute path, as in file:///var/lib/micromegas", u)
+	}
+	path := u.Path
+	if runtime.GOOS == "windows" && len(path) > 2 && path[0] == '/' && path[2] == ':' {
+		path = path[1:] // file:///C:/lake
+	}
+	path = filepath.FromSlash(path)
+	if !filepath.IsAbs(path) {
+		return "", fmt.Errorf("object store URI %s: the path must be absolute, as in file:///var/lib/micromegas", u)
+	}
+	return path, nil
+}
+
+// FolderURI is the URI of a folder bucket.
+func FolderURI(dir string) (string, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	path := filepath.ToSlash(abs)
+	if path[0] != '/' {
+		path = "/" + path
+	}
+	return (&url.URL{Scheme: "file", Path: path}).String(), nil
+}
+
+// Close closes the bucket and removes a temporary cache folder.
+func (l *Lake) Close() error {
+	err := l.bucket.Close()
+	if l.ownCache {
+		err = errors.Join(err, os.RemoveAll(l.cacheDir))
+	}
+	return err
+}
+
+// Put writes an object; it is durable when Put returns nil. An existing object is replaced, so the same bytes again
+// do no harm; after an error the object may be there or not. Data is not kept.
+func (l *Lake) Put(ctx context.Context, key string, data []byte) error {
+	if err := checkKey(key); err != nil {
+		return err
+	}
+	if err := l.bucket.Put(ctx, key, data); err != nil {
+		return fmt.Errorf("put %s (%d bytes): %w", key, len(data), err)
+	}
+	return nil
+}
+
+// Get reads a whole object. The error wraps ErrNotFound when there is none.
+func (l *Lake) Get(ctx context.Context, key string) ([]byte, error) {
+	return l.read(ctx, key, 0, -1)
+}
+
+// GetRange reads n bytes from off, all of them or none.
+func (l *Lake) GetRange(ctx context.Context, key string, off, n int64) ([]byte, error) {
+	if off < 0 || n < 0 {
+		return nil, fmt.Errorf("get %s: range of %d bytes at %d", key, n, off)
+	}
+	if n == 0 {
+		return []byte{}, nil
+	}
+	return l.read(ctx, key, off, n)
+}
+
+func (l *Lake) read(ctx context.Context, key string, off, n int64) ([]byte, error) {
+	if err := checkKey(key); err != nil {
+		return nil, err
+	}
+	data, err := l.bucket.Read(ctx, key, off, n)
+	if err != nil {
+		return nil, fmt.Errorf("get %s: %w", key, err)
+	}
+	return data, nil
+}
+
+// Stat describes an object. The error wraps ErrNotFound when there is none.
+func (l *Lake) Stat(ctx context.Context, key string) (Object, error) {
+	if err := checkKey(key); err != nil {
+		return Object{}, err
+	}
+	o, err := l.bucket.Stat(ctx, key)
+	if err != nil {
+		return Object{}, fmt.Errorf("stat %s: %w", key, err)
+	}
+	return o, nil
+}
+
+// Exists tells whether there is an object of that key.
+func (l *Lake) Exists(ctx context.Context, key string) (bool, error) {
+	_, err := l.Stat(ctx, key)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Delete removes an object; a missing one is no error.
+func (l *Lake) Delete(ctx context.Context, key string) error {
+	if err := checkKey(key); err != nil {
+		return err
+	}
+	if err := l.bucket.Delete(ctx, key); err != nil {
+		return fmt.Errorf("delete %s: %w", key, err)
+	}
+	return nil
+}
+
+// List yields the objects whose key begins with prefix, in order of their keys. After an error it ends.
+func (l *Lake) List(ctx context.Context, prefix string) iter.Seq2[Object, error] {
+	return func(yield func(Object, error) bool) {
+		if err := checkPrefix(prefix); err != nil {
+			yield(Object{}, err)
+			return
+		}
+		for o, err := range l.bucket.List(ctx, prefix) {
+			if err != nil {
+				yield(Object{}, fmt.Errorf("list %s: %w", prefix, err))
+				return
+			}
+			if !yield(o, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Ping asks the bucket for its first object: what /ready needs to know.
+func (l *Lake) Ping(ctx context.Context) error {
+	for _, err := range l.List(ctx, "") {
+		return err
+	}
+	return nil
+}
+
+// Root is the folder of a folder bucket, "" for other kinds.
+func (l *Lake) Root() string { return l.root }
+
+// CacheDir is the folder of local copies.
+func (l *Lake) CacheDir() string { return l.cacheDir }
+
+// LocalPath is a path under which the engine can open the object: the object's own file in a folder bucket, else a copy
+// in the cache folder, which is fetched when it is not there. A copy stays for at least CopyHold after the last
+// call that returned its path.
+func (l *Lake) LocalPath(ctx context.Context, key string) (string, error) {
+	if err := checkKey(key); err != nil {
+		return "", err
+	}
+	if lb, ok := l.bucket.(localBucket); ok {
+		if _, err := l.bucket.Stat(ctx, key); err != nil {
+			return "", fmt.Errorf("local path of %s: %w", key, err)
+		}
+		return lb.LocalPath(key), nil
+	}
+	path, err := l.copies.path(ctx, key)
+	if err != nil {
+		return "", fmt.Errorf("local copy of %s: %w", key, err)
+	}
+	return path, nil
+}

@@ -1,0 +1,5 @@
+//go:build !unix
+
+package lake
+
+func isNotDir(error) bool { return false }
