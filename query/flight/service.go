@@ -1,0 +1,114 @@
+package flight
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"github.com/apache/arrow-go/v18/arrow/flight"
+	pb "github.com/apache/arrow-go/v18/arrow/flight/gen/flight"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/micromegas-go/micromegas/query"
+)
+
+// service is the gRPC face. Statements are streamed here; all other commands go through the FlightServer of arrow-go,
+// which knows the protocol's messages.
+type service struct {
+	flight.FlightServer
+	commands *commands
+	auth     auth
+	cfg      Config
+	log      *slog.Logger
+}
+
+// DoGet answers a ticket.
+func (s *service) DoGet(ticket *flight.Ticket, stream flight.FlightService_DoGetServer) error {
+	sql, ok, err := statementOf(ticket.GetTicket())
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return s.FlightServer.DoGet(ticket, stream)
+	}
+	return statusOf(s.answer(stream, sql))
+}
+
+// statementOf returns the SQL text in a ticket, or false when the ticket is another command. A ticket that is no known
+// command is read as a bare TicketStatementQuery.
+func statementOf(ticket []byte) (sql string, ok bool, err error) {
+	var wrapped anypb.Any
+	if proto.Unmarshal(ticket, &wrapped) == nil {
+		if cmd, err := wrapped.UnmarshalNew(); err == nil {
+			switch cmd := cmd.(type) {
+			case *pb.TicketStatementQuery:
+				return utf8Text(cmd.GetStatementHandle())
+			case *pb.CommandPreparedStatementQuery:
+				return utf8Text(cmd.GetPreparedStatementHandle())
+			case *pb.CommandStatementQuery:
+				return cmd.GetQuery(), true, nil
+			}
+			return "", false, nil
+		}
+	}
+	var bare pb.TicketStatementQuery
+	if err := proto.Unmarshal(ticket, &bare); err != nil {
+		return "", false, status.Error(codes.InvalidArgument, "the ticket is neither a FlightSQL command nor a statement")
+	}
+	return utf8Text(bare.GetStatementHandle())
+}
+
+// answer runs a statement and streams its rows.
+func (s *service) answer(stream flight.FlightService_DoGetServer, sql string) error {
+	ctx, end := s.commands.running.begin(stream.Context(), callerOf(stream.Context()), sql)
+	defer end()
+	req, err := requestOf(ctx, sql)
+	if err != nil {
+		return err
+	}
+	a, err := s.commands.query.Query(ctx, req)
+	if err != nil {
+		return err
+	}
+	err = s.stream(stream, a)
+	if cerr := a.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+func (s *service) stream(to sender, a *query.Answer) error {
+	w, err := newStreamWriter(to, a.Schema(), a.Warnings, s.cfg.BatchBytes)
+	if err != nil {
+		return err
+	}
+	return w.copyAll(a)
+}
+
+// statusOf turns an error of a query into a gRPC status.
+func statusOf(err error) error {
+	if err == nil {
+		return nil
+	}
+	var qe *query.Error
+	if errors.As(err, &qe) {
+		return status.Error(qe.Code, qe.Error())
+	}
+	if _, ok := status.FromError(err); ok {
+		return err
+	}
+	return status.FromContextError(unwrapContext(err)).Err()
+}
+
+// unwrapContext returns the context error inside err, so that a cancelled call is told apart from a failure.
+func unwrapContext(err error) error {
+	for _, c := range []error{context.Canceled, context.DeadlineExceeded} {
+		if errors.Is(err, c) {
+			return c
+		}
+	}
+	return err
+}
