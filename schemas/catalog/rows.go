@@ -20,9 +20,6 @@ const (
 // twice this time, so that no commit names an object that is being collected.
 const MaxObjectAge = 30 * time.Minute
 
-// ProcessBitmapBytes is the size of a partition's bitmap of processes (1,024 bits).
-const ProcessBitmapBytes = 128
-
 // ShardID names one stream of the bus: class 'e' (eager) or 'r' (raw), generation, shard.
 type ShardID struct {
 	Class      byte
