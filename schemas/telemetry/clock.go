@@ -27,11 +27,7 @@ func NewClock(p Process, b Block) (Clock, error) {
 	start := TruncateMicros(p.StartTime)
 	freq := float64(p.TSCFrequency)
 	if p.TSCFrequency <= 0 {
-		elapsed := float64(b.EndTime) - float64(start)
-		if d := b.EndTime - start; (d > 0) == (b.EndTime > start) { // the exact difference, unless it overflows
-			elapsed = float64(d)
-		}
-		freq = math.Round(float64(b.EndTicks) / (elapsed / 1e9))
+		freq = math.Round(float64(b.EndTicks) / (difference(b.EndTime, start) / 1e9))
 	}
 	if !(freq > 0) || math.IsInf(freq, 0) {
 		return Clock{}, ErrNoFrequency
@@ -46,26 +42,23 @@ func (c Clock) Time(ticks int64) int64 { return c.Relative(ticks - c.startTicks)
 // nanoseconds.
 func (c Clock) Relative(delta int64) int64 {
 	ns := math.Round(float64(delta) * c.nsPerTick)
-	if ns >= math.MaxInt64 || ns <= math.MinInt64 {
-		return clampedSum(c.startTime, ns)
-	}
-	t := c.startTime + int64(ns)
-	if (t > c.startTime) != (int64(ns) > 0) && int64(ns) != 0 {
-		return clampedSum(c.startTime, ns)
-	}
-	return t
-}
-
-// clampedSum is the limit that start + ns lies beyond.
-func clampedSum(start int64, ns float64) int64 {
-	sum := float64(start) + ns
-	switch {
+	switch sum := float64(c.startTime) + ns; {
 	case sum >= math.MaxInt64:
 		return math.MaxInt64
 	case sum <= math.MinInt64:
 		return math.MinInt64
+	case ns >= math.MaxInt64 || ns <= math.MinInt64: // a start that far away has no nanoseconds to lose
+		return int64(sum)
 	}
-	return int64(sum)
+	return c.startTime + int64(ns)
+}
+
+// difference returns a - b, exact as long as it fits an int64.
+func difference(a, b int64) float64 {
+	if d := a - b; (d > 0) == (a > b) {
+		return float64(d)
+	}
+	return float64(a) - float64(b)
 }
 
 // DurationMs returns a number of ticks as milliseconds.
@@ -73,12 +66,8 @@ func (c Clock) DurationMs(delta int64) float64 { return float64(delta) * c.msPer
 
 // TruncateMicros cuts a time to whole microseconds, towards the past.
 func TruncateMicros(ns int64) int64 {
-	r := ns % 1000
-	if r < 0 {
-		r += 1000
+	if r := ns % 1000; r < 0 && ns > math.MinInt64+1000 {
+		return ns - r - 1000
 	}
-	if ns < math.MinInt64+1000 {
-		return ns - ns%1000
-	}
-	return ns - r
+	return ns - ns%1000
 }

@@ -8,26 +8,6 @@ import (
 
 var errSoon = errors.New("wire: not yet")
 
-// BlockBody is a decoded insert_block body. Dependencies and Objects are the compressed buffers of the payload; they alias the body
-// unless they had to be put together from pieces.
-type BlockBody struct {
-	telemetry.Block
-	Dependencies []byte
-	Objects      []byte
-}
-
-func DecodeProcess(body []byte) (telemetry.Process, error)            { return telemetry.Process{}, errSoon }
-func DecodeStream(body []byte) (telemetry.Stream, error)              { return telemetry.Stream{}, errSoon }
-func DecodeBlock(body []byte) (BlockBody, error)                      { return BlockBody{}, errSoon }
-func DecodeBlockEnvelope(body []byte) (telemetry.Block, int, error)   { return telemetry.Block{}, 0, errSoon }
-func AppendProcess(dst []byte, p *telemetry.Process) []byte           { return dst }
-func AppendStream(dst []byte, s *telemetry.Stream) []byte             { return dst }
-func AppendBlock(dst []byte, b *telemetry.Block, deps, objs []byte) []byte { return dst }
-func AppendPayload(dst, deps, objs []byte) []byte                     { return dst }
-func PayloadSize(nDeps, nObjs int) int                                { return 0 }
-func AppendTypes(dst []byte, types []telemetry.Type) []byte           { return dst }
-func DecodeTypes(data []byte) ([]telemetry.Type, error)               { return nil, errSoon }
-func Compress(dst, src []byte) []byte                                 { return dst }
 
 type Limits struct{ MaxBuffer int }
 
@@ -40,7 +20,9 @@ type CorruptError struct {
 	Reason string
 }
 
-func (e *CorruptError) Error() string { return "block " + e.Block.String() + " is corrupt: " + e.Reason }
+func (e *CorruptError) Error() string {
+	return "block " + e.Block.String() + " is corrupt: " + e.Reason
+}
 
 type Object struct{ Type string }
 
