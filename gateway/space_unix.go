@@ -1,0 +1,14 @@
+//go:build linux || darwin || freebsd
+
+package gateway
+
+import "golang.org/x/sys/unix"
+
+func statSpace(dir string) (Space, error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(dir, &s); err != nil {
+		return Space{}, err
+	}
+	block := uint64(s.Bsize)
+	return Space{Free: uint64(max(s.Bavail, 0)) * block, Total: uint64(s.Blocks) * block}, nil
+}
