@@ -19,6 +19,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"modernc.org/sqlite"
 
@@ -34,6 +35,9 @@ const (
 	readerCacheKiB = 4 << 10
 	// maxLogBytes is what the log file keeps of its size after a checkpoint.
 	maxLogBytes = 64 << 20
+	// checkpointPages is how many pages the log collects before they are copied into the file, 16 MiB. Pages that every
+	// commit touches, such as the last-seen times, are then copied once for many commits.
+	checkpointPages = 4096
 	// busyTimeoutMs bounds the wait for a lock that another connection holds for a moment, as at recovery.
 	busyTimeoutMs = 10_000
 )
@@ -42,7 +46,7 @@ const (
 type DB struct {
 	read   *sql.DB
 	writer *writer
-	log    *slog.Logger
+	closed atomic.Bool
 }
 
 var _ catalog.Catalog = (*DB)(nil)
@@ -52,7 +56,7 @@ func Open(ctx context.Context, path string, log *slog.Logger) (*DB, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	conn, err := connect(source(path, writerCacheKiB, "journal_mode(WAL)", "synchronous(FULL)", fmt.Sprintf("journal_size_limit(%d)", maxLogBytes)))
+	conn, err := connect(source(path, writerCacheKiB, "journal_mode(WAL)", "synchronous(FULL)", fmt.Sprintf("journal_size_limit(%d)", maxLogBytes), fmt.Sprintf("wal_autocheckpoint(%d)", checkpointPages)))
 	if err != nil {
 		return nil, fmt.Errorf("open catalog %s: %w", path, err)
 	}
@@ -66,10 +70,11 @@ func Open(ctx context.Context, path string, log *slog.Logger) (*DB, error) {
 	}
 	read.SetMaxOpenConns(maxReaders)
 	read.SetMaxIdleConns(maxReaders)
-	db := &DB{read: read, writer: newWriter(s), log: log}
+	db := &DB{read: read, writer: newWriter(s)}
 	if err := db.Ping(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("open catalog %s: %w", path, err), db.Close())
 	}
+	log.Debug("catalog opened", "path", path)
 	return db, nil
 }
 
@@ -116,8 +121,11 @@ func prepareFile(s *session, path string) error {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
-// Close waits for the commit under way; commits that wait get catalog.ErrClosed.
+// Close waits for the commit under way; commits that wait get catalog.ErrClosed, and so does a second Close.
 func (db *DB) Close() error {
+	if db.closed.Swap(true) {
+		return catalog.ErrClosed
+	}
 	return errors.Join(db.read.Close(), db.writer.close()) // the writer last: it checkpoints the log
 }
 
