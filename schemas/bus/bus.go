@@ -3,130 +3,301 @@ package bus
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/micromegas-go/micromegas/schemas/telemetry"
 )
 
-var errSkeleton = errors.New("bus: under construction")
+// apiTimeout bounds one request to JetStream's API. A stream's information takes ~0.1 ms in process.
+const apiTimeout = 2 * time.Second
 
-// Bus publishes and reads records.
-type Bus struct{}
+// Bus publishes, reads and trims the shards' streams over one connection. It is safe for concurrent use.
+type Bus struct {
+	nc      *nats.Conn
+	js      jetstream.JetStream
+	store   GenerationStore
+	objects ObjectStore // nil = no claim check: oversize bodies are refused
+	cfg     Config
+	log     *slog.Logger
 
-// Open makes or checks the streams.
+	shards  []*shard
+	byShard map[Shard]*shard
+	dead    deadLetters
+
+	ctx     context.Context // ends the goroutines below; Close cancels it
+	cancel  context.CancelFunc
+	workers sync.WaitGroup
+	link    atomic.Pointer[link]
+	events  chan nats.Status
+}
+
+// link is one uninterrupted stay of the connection: its context ends when the connection is cut, so that whoever waits
+// for an answer over it stops waiting.
+type link struct {
+	ctx context.Context
+	cut context.CancelFunc
+}
+
+// shard is the state of one stream.
+type shard struct {
+	Shard
+	subject string
+	name    string // of the stream
+
+	mu          sync.Mutex
+	generations []Generation // oldest first, never empty after Open
+
+	committer committer
+	heads     heads
+	trimmer   trimmer
+
+	frames, records, failures atomic.Int64
+}
+
+// Open makes the streams that are missing, checks those that exist, and opens a new generation where a stream does not
+// continue what the store remembers. objects may be nil: then bodies that fit no frame are refused. The Bus must be closed
+// with Close; nc stays the caller's.
 func Open(ctx context.Context, nc *nats.Conn, store GenerationStore, objects ObjectStore, cfg Config, log *slog.Logger) (*Bus, error) {
-	return nil, errSkeleton
+	if payload := nc.MaxPayload(); payload > 0 {
+		cfg.MaxFrame = min(cfg.MaxFrame, int(payload)-payloadSlack)
+	}
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("open bus: %w", err)
+	}
+	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(apiTimeout))
+	if err != nil {
+		return nil, fmt.Errorf("open bus: %w", err)
+	}
+	b := &Bus{nc: nc, js: js, store: store, objects: objects, cfg: cfg, log: log, byShard: map[Shard]*shard{}}
+	b.ctx, b.cancel = context.WithCancel(context.Background())
+	b.newLink()
+	for _, class := range classes {
+		for i := range cfg.ShardsPerClass {
+			s := b.newShard(Shard{Class: class, Shard: int32(i)})
+			b.shards = append(b.shards, s)
+			b.byShard[s.Shard] = s
+		}
+	}
+	if err := b.prepare(ctx); err != nil {
+		b.cancel()
+		return nil, fmt.Errorf("open bus: %w", err)
+	}
+	b.start()
+	return b, nil
 }
 
-// Close ends the Bus' goroutines; the connection is the caller's.
-func (b *Bus) Close() error { return errSkeleton }
-
-// Shards returns every shard of every class.
-func (b *Bus) Shards() []Shard { return nil }
-
-// ShardOf returns the shard of a process.
-func (b *Bus) ShardOf(class Class, processID telemetry.ID) Shard { return Shard{} }
-
-// Current returns the shard's open generation.
-func (b *Bus) Current(s Shard) Generation { return Generation{} }
-
-// Generations returns all generations of a shard, oldest first.
-func (b *Bus) Generations(s Shard) []Generation { return nil }
-
-// Publish returns nil after r is durable.
-func (b *Bus) Publish(ctx context.Context, class Class, r *Record) error { return errSkeleton }
-
-// LoadBody returns the record's body, from the object store when it is claimed.
-func (b *Bus) LoadBody(ctx context.Context, r *Record) ([]byte, error) { return nil, errSkeleton }
-
-// Head returns the last position.
-func (b *Bus) Head(ctx context.Context, s Shard) (Position, error) { return Position{}, errSkeleton }
-
-// Reader reads a generation's frames in order.
-type Reader struct{}
-
-// NewReader starts behind a position.
-func (b *Bus) NewReader(ctx context.Context, after Position, packs PackSource) (*Reader, error) {
-	return nil, errSkeleton
+func (b *Bus) newShard(name Shard) *shard {
+	s := &shard{Shard: name, subject: name.subject(), name: name.stream()}
+	s.committer.init(b.cfg)
+	s.heads.init()
+	return s
 }
 
-// Next returns the next frame.
-func (r *Reader) Next(ctx context.Context) (Frame, error) { return Frame{}, errSkeleton }
+// prepare brings every stream into being.
+func (b *Bus) prepare(ctx context.Context) error {
+	if err := b.checkShardCount(ctx); err != nil {
+		return err
+	}
+	for _, s := range b.shards {
+		if err := b.ensure(ctx, s); err != nil {
+			return fmt.Errorf("shard %s: %w", s.Shard, err)
+		}
+	}
+	return b.ensureDeadLetters(ctx)
+}
 
-// Close releases the reader.
-func (r *Reader) Close() error { return errSkeleton }
+// checkShardCount refuses to run with fewer shards than were ever used: nobody would read the others' frames.
+func (b *Bus) checkShardCount(ctx context.Context) error {
+	known, err := b.store.Generations(ctx)
+	if err != nil {
+		return fmt.Errorf("read generations: %w", err)
+	}
+	for _, g := range known {
+		if b.byShard[g.Shard] == nil {
+			return fmt.Errorf("%d shards per class are configured, but shard %s exists: shards may be added, not removed", b.cfg.ShardsPerClass, g.Shard)
+		}
+	}
+	return nil
+}
 
-// Trim purges what may go.
-func (b *Bus) Trim(ctx context.Context, archived Position) error { return errSkeleton }
+func (b *Bus) start() {
+	b.events = b.nc.StatusChanged(nats.CONNECTED, nats.RECONNECTING, nats.CLOSED)
+	b.workers.Go(b.watchConnection)
+	for _, s := range b.shards {
+		b.workers.Go(func() { b.commit(s) })
+		b.workers.Go(func() { b.askHeads(s) })
+	}
+}
 
-// Targets of Flush.
+// Close stops the Bus: frames on their way are finished, waiting records are answered with ErrClosed. Readers and flush
+// handlers must have been stopped before.
+func (b *Bus) Close() error {
+	b.cancel()
+	b.nc.RemoveStatusListener(b.events)
+	b.workers.Wait()
+	b.link.Load().cut()
+	return nil
+}
+
+// newLink notes that the connection is there (or is hoped for).
+func (b *Bus) newLink() {
+	ctx, cut := context.WithCancel(context.Background())
+	b.link.Store(&link{ctx, cut})
+}
+
+// watchConnection cuts the link when the connection is lost, and checks the streams when it is back: the server may have
+// lost its folder meanwhile.
+func (b *Bus) watchConnection() {
+	recheck := make(chan struct{}, 1)
+	b.workers.Go(func() { b.recheckStreams(recheck) })
+	for {
+		select {
+		case <-b.ctx.Done():
+			return
+		case status := <-b.events:
+			old := b.link.Load()
+			b.newLink()
+			old.cut()
+			if status == nats.CONNECTED {
+				select {
+				case recheck <- struct{}{}:
+				default: // one is due anyway
+				}
+			}
+		}
+	}
+}
+
+// recheckStreams ensures all streams each time it is asked to, with patience: the server may still be starting.
+func (b *Bus) recheckStreams(asked <-chan struct{}) {
+	for {
+		select {
+		case <-b.ctx.Done():
+			return
+		case <-asked:
+		}
+		pause := retryMin
+		for b.ctx.Err() == nil {
+			err := b.prepare(b.ctx)
+			if err == nil {
+				break
+			}
+			b.log.Warn("streams not checked after a reconnect", "error", err)
+			pause = b.pause(b.ctx, pause)
+		}
+	}
+}
+
+// Pauses between tries while the server is away.
 const (
-	TargetArchive = "archive"
-	TargetViews   = "views"
+	retryMin = 10 * time.Millisecond
+	retryMax = 500 * time.Millisecond
 )
 
-// FlushRequest asks the owner of a shard to bring its part up to date.
-type FlushRequest struct {
-	Target  string       `json:"target"`
-	Views   []string     `json:"views,omitempty"` // views: which; empty = all
-	Begin   int64        `json:"begin,omitempty"` // event time, nanoseconds; 0,0 = all
-	End     int64        `json:"end,omitempty"`   //
-	Process telemetry.ID `json:"process"`         // zero = all
-	UpTo    uint64       `json:"up_to,omitempty"` // archive: wait for this sequence; 0 = the head
-	Gen     int32        `json:"gen"`             // of UpTo
+// pause waits d, or until ctx or the Bus ends, and returns the next pause's length.
+func (b *Bus) pause(ctx context.Context, d time.Duration) time.Duration {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	case <-b.ctx.Done():
+	}
+	return min(2*d, retryMax)
 }
 
-// FlushReply is the owner's answer.
-type FlushReply struct {
-	Shard
-	Gen      int32
-	Seq      uint64
-	CommitNo int64
-	Parked   int
-	Backlog  bool
-	Err      string
+// Shards returns every shard of every class.
+func (b *Bus) Shards() []Shard {
+	names := make([]Shard, len(b.shards))
+	for i, s := range b.shards {
+		names[i] = s.Shard
+	}
+	return names
 }
 
-// Flush asks the owner of a shard.
-func (b *Bus) Flush(ctx context.Context, s Shard, req FlushRequest) (FlushReply, error) {
-	return FlushReply{}, errSkeleton
+// ShardOf returns the shard that holds a process's records of a class.
+func (b *Bus) ShardOf(class Class, processID telemetry.ID) Shard {
+	return Shard{Class: class, Shard: int32(hashID(processID) % uint64(b.cfg.ShardsPerClass))}
 }
 
-// ServeFlush answers Flush.
-func (b *Bus) ServeFlush(target string, s Shard, h func(context.Context, FlushRequest) FlushReply) (stop func(), err error) {
-	return nil, errSkeleton
+// hashID is FNV-1a, part of the format: it says where a process's records are.
+func hashID(id telemetry.ID) uint64 {
+	h := uint64(14695981039346656037)
+	for _, c := range id {
+		h = (h ^ uint64(c)) * 1099511628211
+	}
+	return h
 }
 
-// DeadLetter is a record that could not be used.
-type DeadLetter struct {
-	Copy
-	BlockID, StreamID, ProcessID telemetry.ID
-	View, Reason                 string
-	Time                         int64
+var errUnknownShard = errors.New("unknown shard")
+
+// lookup returns the shard's state.
+func (b *Bus) lookup(name Shard) (*shard, error) {
+	s := b.byShard[name]
+	if s == nil {
+		return nil, fmt.Errorf("%w %s", errUnknownShard, name)
+	}
+	return s, nil
 }
 
-// DeadLetter publishes d.
-func (b *Bus) DeadLetter(ctx context.Context, d DeadLetter) error { return errSkeleton }
-
-// ReadDeadLetters returns the newest max.
-func (b *Bus) ReadDeadLetters(ctx context.Context, max int) ([]DeadLetter, error) {
-	return nil, errSkeleton
+// Current returns the shard's open generation: the one that frames are published to. It is zero for an unknown shard.
+func (b *Bus) Current(name Shard) Generation {
+	s := b.byShard[name]
+	if s == nil {
+		return Generation{}
+	}
+	return s.current()
 }
 
-// DeadLetterCounts counts by reason.
-func (b *Bus) DeadLetterCounts() map[string]int64 { return nil }
+func (s *shard) current() Generation {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.generations[len(s.generations)-1]
+}
 
-// ShardStats is one shard's figures.
+// Generations returns all generations of a shard, oldest first.
+func (b *Bus) Generations(name Shard) []Generation {
+	s := b.byShard[name]
+	if s == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]Generation(nil), s.generations...)
+}
+
+// ShardStats is one shard's state and this process's part in it.
 type ShardStats struct {
 	Shard
 	Gen               int32
-	Bytes, Messages   int64
+	Bytes, Messages   int64 // held by the stream
 	FirstSeq, LastSeq uint64
-	Frames, Records   int64 // published by this process
-	Errors            int64 // publishes that failed in this process
+	Frames, Records   int64 // acknowledged to this process
+	Failures          int64 // frames that this process could not publish
+	Waiting           int   // records that wait for this process's committer
 }
 
-// Stats returns every shard's figures.
-func (b *Bus) Stats(ctx context.Context) ([]ShardStats, error) { return nil, errSkeleton }
+// Stats returns the state of every shard; it asks the server once per shard.
+func (b *Bus) Stats(ctx context.Context) ([]ShardStats, error) {
+	stats := make([]ShardStats, 0, len(b.shards))
+	for _, s := range b.shards {
+		st, err := b.streamState(ctx, s)
+		if err != nil {
+			return nil, fmt.Errorf("state of shard %s: %w", s.Shard, err)
+		}
+		stats = append(stats, ShardStats{
+			Shard: s.Shard, Gen: s.current().Gen,
+			Bytes: st.Bytes, Messages: st.Msgs, FirstSeq: st.FirstSeq, LastSeq: st.LastSeq,
+			Frames: s.frames.Load(), Records: s.records.Load(), Failures: s.failures.Load(),
+			Waiting: len(s.committer.queue),
+		})
+	}
+	return stats, nil
+}

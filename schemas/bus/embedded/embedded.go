@@ -1,38 +1,229 @@
-// Package embedded runs a NATS server with JetStream inside the process.
+// Package embedded runs a NATS server with JetStream inside this process: the bus of a single process, and of tests.
+//
+// Files are synced before JetStream acknowledges (SyncAlways); JetStream's own default is to sync every two minutes,
+// which loses acknowledged data with the machine's power.
+//
+// A store that met a full disk or another write error stays refused until the server starts anew, even when there is
+// space again. Healthy notices it, Restart brings the service back. A Server is a handle that stays good across
+// Restart: connections made by Connect reconnect by themselves, and whoever published without an answer publishes
+// again under the same message id.
 package embedded
 
 import (
 	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"sync"
+	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 )
 
-var errSkeleton = errors.New("embedded: under construction")
+const (
+	// MaxPayload is the server's limit for one message: a frame of 1 MiB and room for what the bus leaves to headers.
+	MaxPayload = 1<<20 + 64<<10
+	// startTimeout bounds a start, which recovers streams (~0.8 s per GB kept).
+	startTimeout = 30 * time.Second
+	// shutdownTimeout bounds how long a stop waits for the server's goroutines.
+	shutdownTimeout = 10 * time.Second
+	// reconnectWait is the pause between two tries of a connection to come back: short, because Restart is (~30 ms).
+	reconnectWait = 10 * time.Millisecond
+	// maxPending is what one slow connection may owe before the server drops it: several read-aheads of a reader.
+	maxPending = 128 << 20
+	// unlimitedStore stands for no limit of JetStream's own: by default it would refuse streams whose bounds together
+	// exceed three quarters of the space that is free at the start.
+	unlimitedStore = 1 << 50
+)
+
+// ErrStopped says that the server does not run: after Shutdown, or after a Restart that failed.
+var ErrStopped = errors.New("embedded server is stopped")
 
 // Options of a Server.
 type Options struct {
-	StoreDir string
-	Listen   string // host:port; empty = in process only
-	MaxStore int64  // bytes of file storage
+	StoreDir string // folder of the streams, made when missing
+	// Listen is the host:port for other processes; empty means in process only. Port 0 picks one, and Restart keeps it.
+	Listen   string
+	MaxStore int64        // bytes of file storage that JetStream may promise to streams; 0 = no limit of its own
+	Log      *slog.Logger // nil = silent
 }
 
-// Server is a handle that stays good across Restart.
-type Server struct{}
+// Server is an embedded server.
+type Server struct {
+	options *server.Options
+	log     *slog.Logger
 
-// Start starts a server.
-func Start(o Options) (*Server, error) { return nil, errSkeleton }
+	mu  sync.Mutex // serialises Restart and Shutdown, guards the field below
+	now *server.Server
+}
 
-// Connect connects in process; the connection survives Restart.
-func (s *Server) Connect() (*nats.Conn, error) { return nil, errSkeleton }
+var _ nats.InProcessConnProvider = (*Server)(nil)
 
-// Healthy says why the store does not work.
-func (s *Server) Healthy() error { return errSkeleton }
+// Start starts a server on o.StoreDir and waits until it serves. It must be stopped with Shutdown.
+func Start(o Options) (*Server, error) {
+	if o.StoreDir == "" {
+		return nil, errors.New("embedded server: no store folder")
+	}
+	if o.MaxStore <= 0 {
+		o.MaxStore = unlimitedStore
+	}
+	log := o.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{log: log, options: &server.Options{
+		ServerName:        "micromegas",
+		JetStream:         true,
+		StoreDir:          o.StoreDir,
+		SyncAlways:        true,
+		JetStreamMaxStore: o.MaxStore,
+		MaxPayload:        MaxPayload,
+		MaxPending:        maxPending,
+		DontListen:        o.Listen == "",
+		NoSigs:            true,
+	}}
+	if o.Listen != "" {
+		if err := s.listenOn(o.Listen); err != nil {
+			return nil, err
+		}
+	}
+	now, err := s.start()
+	if err != nil {
+		return nil, err
+	}
+	s.now = now
+	return s, nil
+}
 
-// Restart restarts the server on the same store.
-func (s *Server) Restart() error { return errSkeleton }
+func (s *Server) listenOn(address string) error {
+	host, text, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("embedded server: listen address %q: %w", address, err)
+	}
+	port, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return fmt.Errorf("embedded server: listen address %q: %w", address, err)
+	}
+	s.options.Host, s.options.Port = host, int(port)
+	if port == 0 {
+		s.options.Port = server.RANDOM_PORT
+	}
+	return nil
+}
 
-// Shutdown stops it.
-func (s *Server) Shutdown() {}
+// start starts a server with s.options, which it leaves alone.
+func (s *Server) start() (*server.Server, error) {
+	options := s.options.Clone()
+	now, err := server.NewServer(options)
+	if err != nil {
+		return nil, fmt.Errorf("embedded server: %w", err)
+	}
+	now.SetLogger(serverLog{s.log}, false, false)
+	go now.Start() // returns once the server serves; Shutdown ends what it started
+	if !now.ReadyForConnections(startTimeout) {
+		stop(now)
+		return nil, fmt.Errorf("embedded server on %s: not ready after %v", options.StoreDir, startTimeout)
+	}
+	if !now.JetStreamEnabled() {
+		stop(now)
+		return nil, fmt.Errorf("embedded server on %s: JetStream did not start", options.StoreDir)
+	}
+	if address, ok := now.Addr().(*net.TCPAddr); ok && !options.DontListen {
+		s.options.Port = address.Port // clients come back to the same one
+	}
+	return now, nil
+}
 
-// ClientURL is where it listens; "" when in process only.
-func (s *Server) ClientURL() string { return "" }
+// stop shuts a server down and waits for it, within a bound: a disk that hangs must not hang the caller.
+func stop(now *server.Server) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		now.Shutdown()
+		now.WaitForShutdown()
+	}()
+	select {
+	case <-done:
+	case <-time.After(shutdownTimeout):
+	}
+}
+
+// InProcessConn implements nats.InProcessConnProvider with whatever server runs now.
+func (s *Server) InProcessConn() (net.Conn, error) {
+	s.mu.Lock()
+	now := s.now
+	s.mu.Unlock()
+	if now == nil {
+		return nil, ErrStopped
+	}
+	return now.InProcessConn()
+}
+
+// Connect returns a connection in process. It reconnects after Restart, forever; while it is cut, publishing on it
+// fails at once instead of being buffered. The caller closes it.
+func (s *Server) Connect() (*nats.Conn, error) {
+	nc, err := nats.Connect("", nats.InProcessServer(s),
+		nats.Name("micromegas"), nats.MaxReconnects(-1), nats.ReconnectWait(reconnectWait), nats.ReconnectJitter(0, 0),
+		nats.ReconnectBufSize(-1), nats.IgnoreDiscoveredServers(), nats.SkipHostLookup())
+	if err != nil {
+		return nil, fmt.Errorf("connect to the embedded server: %w", err)
+	}
+	return nc, nil
+}
+
+// ClientURL is where other processes connect; empty when the server is in process only.
+func (s *Server) ClientURL() string {
+	if s.options.DontListen {
+		return ""
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.now == nil {
+		return ""
+	}
+	return s.now.ClientURL()
+}
+
+// Healthy returns nil while the server runs, JetStream is on, and no stream has met a write error. Any other answer
+// lasts until Restart. It is cheap: it writes nothing.
+func (s *Server) Healthy() error {
+	s.mu.Lock()
+	now := s.now
+	s.mu.Unlock()
+	if now == nil || !now.Running() {
+		return ErrStopped
+	}
+	if status := now.Healthz(nil); status.Status != "ok" {
+		return fmt.Errorf("embedded server: %s", status.Error)
+	}
+	return nil
+}
+
+// Restart stops the server and starts it again on the same folder and port. When it cannot start (the disk is still
+// full, say) the server stays stopped, and Restart may be called again.
+func (s *Server) Restart() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old := s.now; old != nil {
+		s.now = nil
+		stop(old)
+	}
+	now, err := s.start()
+	if err != nil {
+		return fmt.Errorf("restart: %w", err)
+	}
+	s.now = now
+	return nil
+}
+
+// Shutdown stops the server; what was acknowledged is on disk.
+func (s *Server) Shutdown() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.now != nil {
+		stop(s.now)
+		s.now = nil
+	}
+}
