@@ -1,102 +1,167 @@
 // Package engine runs SQL on DuckDB and hands the rows out as Arrow batches. It is the only
 // package that knows DuckDB.
+//
+// One in-memory instance serves a process. Each query has its own connection, which is opened
+// for it and thrown away after it: that costs microseconds, drops the query's TEMP views, and
+// leaves nothing behind of an interrupted or failed statement. Macros, functions and settings
+// belong to the instance and are locked before the first query.
+//
+// The engine runs any SQL it is given: package dialect decides what a client may say.
 package engine
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"path/filepath"
+	"sync"
 
-	"github.com/apache/arrow-go/v18/arrow"
+	duckdb "github.com/duckdb/duckdb-go-bindings"
 )
-
-var errNotYet = errors.New("engine is not open")
 
 // Config bounds the engine.
 type Config struct {
-	MemoryLimit   int64
-	TempDir       string
-	TempLimit     int64
-	AllowedDirs   []string
-	Threads       int
+	// MemoryLimit bounds DuckDB's buffers, in bytes, over all queries.
+	MemoryLimit int64
+	// TempDir takes what does not fit in memory; empty means that such queries fail.
+	TempDir string
+	// TempLimit bounds TempDir, in bytes.
+	TempLimit int64
+	// AllowedDirs are the only folders that a statement can read, by absolute path.
+	AllowedDirs []string
+	// Threads of the whole instance; 0 is one for each CPU.
+	Threads int
+	// MaxConcurrent bounds the open connections; further callers wait.
 	MaxConcurrent int
 }
 
 // DefaultConfig is what one process on a small machine uses.
-func DefaultConfig() Config { return Config{MemoryLimit: 1 << 30, MaxConcurrent: 4} }
+func DefaultConfig() Config {
+	return Config{MemoryLimit: 1 << 30, TempLimit: 4 << 30, MaxConcurrent: 4}
+}
+
+// minMemory is what DuckDB needs to open Parquet files with a few columns.
+const minMemory = 64 << 20
 
 // Validate reports every mistake at once.
-func (c Config) Validate() error { return nil }
+func (c Config) Validate() error {
+	var errs []error
+	if c.MemoryLimit < minMemory {
+		errs = append(errs, fmt.Errorf("memory limit %d is below %d bytes", c.MemoryLimit, minMemory))
+	}
+	if c.TempLimit < 0 {
+		errs = append(errs, fmt.Errorf("temp limit %d is negative", c.TempLimit))
+	}
+	if c.TempDir != "" && !filepath.IsAbs(c.TempDir) {
+		errs = append(errs, fmt.Errorf("temp folder %q is not an absolute path", c.TempDir))
+	}
+	for _, d := range c.AllowedDirs {
+		if !filepath.IsAbs(d) {
+			errs = append(errs, fmt.Errorf("allowed folder %q is not an absolute path", d))
+		}
+	}
+	if c.Threads < 0 {
+		errs = append(errs, fmt.Errorf("%d threads", c.Threads))
+	}
+	if c.MaxConcurrent < 1 {
+		errs = append(errs, fmt.Errorf("%d concurrent queries", c.MaxConcurrent))
+	}
+	return errors.Join(errs...)
+}
 
-// Engine is one in-memory DuckDB instance.
-type Engine struct{}
+// ErrClosed is the error of a closed engine.
+var ErrClosed = errors.New("engine is closed")
+
+// Engine owns the DuckDB instance.
+type Engine struct {
+	cfg Config
+	log *slog.Logger
+
+	places chan struct{} // one for each open Conn
+	idle   chan *parser  // parsers, opened when first needed
+
+	mu     sync.Mutex
+	inst   *instance
+	closed bool
+}
+
+// maxParsers bounds the statements that are parsed or folded at the same time.
+const maxParsers = 4
 
 // Open starts the engine.
-func Open(cfg Config, log *slog.Logger) (*Engine, error) { return nil, errNotYet }
-
-// Close stops the engine.
-func (e *Engine) Close() error { return nil }
-
-// Conn waits for a free place and opens a connection.
-func (e *Engine) Conn(ctx context.Context) (*Conn, error) { return nil, errNotYet }
-
-// Eval runs a statement of one constant row.
-func (e *Engine) Eval(ctx context.Context, sql string) ([]any, error) { return nil, errNotYet }
-
-// SerializeSQL parses.
-func (e *Engine) SerializeSQL(ctx context.Context, sql string) ([]byte, error) {
-	return nil, errNotYet
+func Open(cfg Config, log *slog.Logger) (*Engine, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("engine configuration: %w", err)
+	}
+	inst, err := openInstance(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("open engine: %w", err)
+	}
+	e := &Engine{
+		cfg: cfg, log: log, inst: inst,
+		places: make(chan struct{}, cfg.MaxConcurrent),
+		idle:   make(chan *parser, maxParsers),
+	}
+	for range maxParsers {
+		e.idle <- &parser{engine: e}
+	}
+	return e, nil
 }
 
-// DeserializeSQL prints.
-func (e *Engine) DeserializeSQL(ctx context.Context, tree []byte) (string, error) {
-	return "", errNotYet
+// Close stops the engine after the open connections are closed.
+func (e *Engine) Close() error {
+	e.mu.Lock()
+	if e.closed {
+		e.mu.Unlock()
+		return nil
+	}
+	e.closed = true
+	inst := e.inst
+	e.mu.Unlock()
+	for range maxParsers {
+		(<-e.idle).close()
+	}
+	for range cap(e.places) {
+		e.places <- struct{}{}
+	}
+	inst.release()
+	return nil
 }
 
-// Conn is one connection, with its own TEMP views.
-type Conn struct{}
-
-// Close gives the connection back.
-func (c *Conn) Close() error { return nil }
-
-// Exec runs a statement without rows.
-func (c *Conn) Exec(ctx context.Context, sql string) error { return errNotYet }
-
-// Query starts a statement.
-func (c *Conn) Query(ctx context.Context, sql string, opts QueryOptions) (Result, error) {
-	return nil, errNotYet
+// Conn waits for a free place and opens a connection. The caller must close it.
+func (e *Engine) Conn(ctx context.Context) (*Conn, error) {
+	select {
+	case e.places <- struct{}{}:
+	case <-ctx.Done():
+		return nil, interrupted(ctx)
+	}
+	inst, raw, err := e.connect()
+	if err != nil {
+		<-e.places
+		return nil, err
+	}
+	return &Conn{engine: e, link: link{inst: inst, raw: *raw}}, nil
 }
 
-// Describe prepares only.
-func (c *Conn) Describe(ctx context.Context, sql string, opts QueryOptions) (*arrow.Schema, error) {
-	return nil, errNotYet
-}
-
-// QueryOptions shape the Arrow side of a result.
-type QueryOptions struct {
-	// PreserveDictionary keeps the dictionary types that Hints name, and sends JSON columns
-	// as Dictionary(Int32, Binary). Without it every dictionary is flattened.
-	PreserveDictionary bool
-	// Hints by output position; it may be shorter than the row.
-	Hints []Hint
-}
-
-// Hint says what a column must look like to clients, where DuckDB's type cannot tell.
-type Hint struct {
-	// Type is the Arrow type to send, when DuckDB's type can carry it (string column as
-	// Dictionary(Int32, Utf8), BIGINT as Duration(ns), BLOB as FixedSizeBinary, DECIMAL as
-	// Decimal128, another name of a list's item). Nil, or a type that does not fit, is no hint.
-	Type arrow.DataType
-	// NotNull marks the field as never null.
-	NotNull bool
-}
-
-// Result streams the rows of one statement.
-type Result interface {
-	// Schema is what clients see.
-	Schema() *arrow.Schema
-	// Next returns the next batch, which the caller must release, or io.EOF.
-	Next() (arrow.RecordBatch, error)
-	// Close ends the statement, also before the last row. It may be called twice.
-	Close() error
+// connect opens a DuckDB connection, on a new instance when the last one died.
+func (e *Engine) connect() (*instance, *duckdb.Connection, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil, nil, ErrClosed
+	}
+	raw, err := e.inst.acquire()
+	if raw != nil || err != nil {
+		return e.inst, raw, err
+	}
+	e.log.Warn("engine restarts after a fatal error")
+	inst, err := openInstance(e.cfg)
+	if err != nil {
+		return nil, nil, fmt.Errorf("reopen engine: %w", err)
+	}
+	e.inst.release()
+	e.inst = inst
+	raw, err = inst.acquire()
+	return inst, raw, err
 }

@@ -1,5 +1,16 @@
 package engine
 
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	duckdb "github.com/duckdb/duckdb-go-bindings"
+)
+
 // Class says who must act on an error.
 type Class uint8
 
@@ -30,19 +41,102 @@ func (c Class) String() string {
 	}
 }
 
-// Error is what DuckDB said about a statement.
+// Error is what the engine says about a statement.
 type Error struct {
 	Class   Class
 	Message string
 	// Position is the byte offset of the offending token in the executed SQL, -1 when unknown.
 	Position int
-	// Subtype is COLUMN_NOT_FOUND, MISSING_ENTRY, … ; empty when DuckDB gives none.
+	// Subtype is DuckDB's: COLUMN_NOT_FOUND, MISSING_ENTRY, NO_MATCHING_FUNCTION, …
 	Subtype string
+	// Kind is what was not found: "Table", "Scalar Function", …
+	Kind string
 	// Name is the name that was not found, Candidates are close ones.
 	Name       string
 	Candidates []string
-	// Kind is what was not found: "Table", "Scalar Function", …
-	Kind string
+
+	cause error
+	fatal bool // the instance refuses further statements
 }
 
 func (e *Error) Error() string { return e.Message }
+
+// Unwrap returns the context's error of an interrupted statement.
+func (e *Error) Unwrap() error { return e.cause }
+
+// Retryable reports whether the statement was fine and the moment was not.
+func (e *Error) Retryable() bool { return e.Class == Resource || e.fatal }
+
+// limitPrefix begins the message of every guard in macros.sql.
+const limitPrefix = "limit: "
+
+// classes by DuckDB's names of exceptions.
+var classes = map[string]Class{
+	"Parser": Parse, "Syntax": Parse,
+	"Binder": Bind, "Catalog": Bind, "Parameter Not Allowed": Bind, "Parameter Not Resolved": Bind,
+	"Mismatch Type": Bind, "Not implemented": Bind, "Expression": Bind, "Permission": Bind,
+	"Conversion": Execution, "Out of Range": Execution, "Invalid Input": Execution, "Invalid type": Execution,
+	"Divide by Zero": Execution, "Decimal": Execution, "Constraint": Execution, "Invalid": Execution, "Sequence": Execution,
+	"Object Size": Resource, "Out of Memory": Resource,
+	"INTERRUPT": Interrupted, "Interrupt": Interrupted,
+}
+
+func resultError(res *duckdb.Result) *Error { return parseError(duckdb.ResultError(res)) }
+
+// parseError reads DuckDB's message: JSON (errors_as_json), at times behind a prefix such as
+// "Parser Error: ".
+func parseError(text string) *Error {
+	at := strings.IndexByte(text, '{')
+	var fields map[string]string
+	if at < 0 || json.Unmarshal([]byte(text[at:]), &fields) != nil {
+		return plainError(text)
+	}
+	e := &Error{
+		Message: fields["exception_message"], Position: -1,
+		Subtype: fields["error_subtype"], Kind: fields["type"], Name: fields["name"],
+	}
+	kind := fields["exception_type"]
+	e.classify(kind)
+	if p, err := strconv.Atoi(fields["position"]); err == nil {
+		e.Position = p
+	}
+	if c := fields["candidates"]; c != "" {
+		e.Candidates = strings.Split(c, ",")
+	}
+	return e
+}
+
+// plainError classifies "Kind Error: message".
+func plainError(text string) *Error {
+	e := &Error{Message: text, Position: -1}
+	if kind, rest, ok := strings.Cut(text, " Error: "); ok && len(kind) < 32 {
+		e.Message = rest
+		e.classify(kind)
+	}
+	return e
+}
+
+func (e *Error) classify(kind string) {
+	e.Class = classes[kind]
+	e.fatal = kind == "FATAL" || kind == "Fatal"
+	switch {
+	case strings.HasPrefix(e.Message, limitPrefix):
+		e.Class, e.Message = Resource, strings.TrimPrefix(e.Message, limitPrefix)
+	case kind == "IO" && strings.Contains(e.Message, "max_temp_directory_size"):
+		e.Class = Resource
+	}
+}
+
+// interrupted is the error of a statement whose context is done.
+func interrupted(ctx context.Context) *Error {
+	cause := context.Cause(ctx)
+	message := "query cancelled"
+	if errors.Is(cause, context.DeadlineExceeded) {
+		message = "query ran out of time"
+	}
+	return &Error{Class: Interrupted, Message: message, Position: -1, cause: cause}
+}
+
+func internalError(format string, args ...any) *Error {
+	return &Error{Class: Internal, Message: fmt.Sprintf(format, args...), Position: -1}
+}
