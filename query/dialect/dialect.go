@@ -2,6 +2,8 @@ package dialect
 
 import (
 	"context"
+	"fmt"
+	"strconv"
 
 	"github.com/micromegas-go/micromegas/schemas/tables"
 )
@@ -64,7 +66,7 @@ type Statement struct {
 	Columns   []Column      // the select list of the outermost SELECT; nil when it holds a star
 	Volatile  bool          // constant arguments were evaluated: the statement may not be kept
 	text      string        // what the client sent
-	positions positions     // from SQL as parsed back to text
+	tree      *node         // what SQL was printed from
 }
 
 // TableRef is a global table that must exist under ViewName when SQL runs.
@@ -104,14 +106,119 @@ const (
 	InternalParameters                 // specific_name, ordinal_position, parameter_name, data_type
 )
 
-// Column is one item of the select list.
+// Column is one column of a result, with what the dialect knows of it without the engine.
 type Column struct {
-	Name     string // the name the client sees
-	Duration bool   // a difference of two timestamps: an int64 of nanoseconds to be labelled duration[ns]
-	Decimal  bool   // an explicit cast to DECIMAL: keep decimal128
+	Name     string      // what the client sees; "" leaves it to the engine
+	Type     tables.Type // of columns that come from a table as they are, and of a few functions; 0 = the engine's own
+	NotNull  bool        // never NULL
+	Duration bool        // a difference of two timestamps, known to be one: SQL yields int64, to be sent as duration[ns]
+	Minus    bool        // a difference of unknown types: when the engine says INTERVAL, use Statement.Durations
+	Decimal  bool        // an explicit cast to DECIMAL: sent as decimal128
+	item     int         // of the select list of the leftmost SELECT; only for columns with Duration or Minus
 }
 
 // Rewrite checks one statement of a client and rewrites it for the engine. A fault of the client's is returned as *Error.
 func Rewrite(ctx context.Context, p Parser, names Catalog, sql string, opts Options) (*Statement, error) {
-	return nil, &Error{Code: Unimplemented, Message: "not yet"}
+	l, fault := lexPass(sql)
+	if fault != nil {
+		return nil, fault
+	}
+	r := &rewriter{ctx: ctx, parser: p, names: names, opts: opts, text: sql, st: &Statement{text: sql}, seen: map[string]bool{}}
+	before, err := l.readPrefix(r)
+	if err != nil {
+		return nil, err
+	}
+	r.st.Kind = before.kind
+	switch {
+	case before.sql != "":
+		r.st.SQL = before.sql
+		return r.st, nil
+	case before.table != "":
+		return r.describeTable(before)
+	}
+	parsed, at := l.print(before.first)
+	r.at = at
+	query, err := r.parse(parsed)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.statement(query); err != nil {
+		return nil, err
+	}
+	r.durations(query)
+	r.st.tree = query
+	r.st.SQL, err = printTree(ctx, p, query)
+	if err != nil {
+		return nil, err
+	}
+	return r.st, nil
+}
+
+// parse has the parser make the tree of one query.
+func (r *rewriter) parse(sql string) (*node, error) {
+	data, err := r.parser.SerializeSQL(r.ctx, sql)
+	if err != nil {
+		return nil, fmt.Errorf("parse statement: %w", err)
+	}
+	tree, err := parseTree(data)
+	if err != nil {
+		return nil, err
+	}
+	if tree.isTrue("error") {
+		return nil, r.parseFault(tree)
+	}
+	statements := tree.list("statements")
+	if len(statements) != 1 {
+		return nil, &Error{Code: Unimplemented, Message: "This feature is not implemented: only one statement per query"}
+	}
+	if params := statements[0].get("named_param_map"); params != nil && (len(params.items) > 0 || len(params.members) > 0) {
+		return nil, planError("parameters such as $1 and ? are not supported").withHint("write the value into the statement")
+	}
+	query := statements[0].get("node")
+	if query == nil {
+		return nil, fmt.Errorf("parse statement: %w", errTreeSyntax)
+	}
+	return query, nil
+}
+
+// parseFault makes a client's error of what the parser says.
+func (r *rewriter) parseFault(tree *node) error {
+	message := tree.str("error_message")
+	if tree.str("error_type") == "not implemented" {
+		return planError("only SELECT statements are allowed")
+	}
+	e := &Error{Code: Invalid, Message: prefixSQL + message}
+	if at, err := strconv.Atoi(tree.str("position")); err == nil {
+		e.locate(r.text, r.at.source(at))
+	}
+	return e
+}
+
+// durations turns differences that are known to be of timestamps into nanoseconds.
+func (r *rewriter) durations(query *node) {
+	items := selectItems(query)
+	for i := range r.st.Columns {
+		c := &r.st.Columns[i]
+		if !c.Duration {
+			continue
+		}
+		diff, ok := difference(items[c.item])
+		if ok {
+			items[c.item] = diff
+		}
+		c.Duration = ok
+	}
+}
+
+// printTree returns the SQL text of a query node.
+func printTree(ctx context.Context, p Parser, query *node) (string, error) {
+	data := make([]byte, 0, 4096)
+	data = append(data, `{"error":false,"statements":[{"node":`...)
+	data = query.append(data)
+	data = append(data, `,"named_param_map":[]}]}`...)
+	sql, err := p.DeserializeSQL(ctx, data)
+	if err != nil {
+		return "", fmt.Errorf("print statement: %w", err)
+	}
+	return sql, nil
 }
