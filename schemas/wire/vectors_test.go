@@ -3,8 +3,10 @@ package wire_test
 import (
 	"encoding/base64"
 	"encoding/json"
+	"math"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -176,7 +178,14 @@ func valueJSON(v wire.Value) any {
 	case wire.ValueI64:
 		return v.Int()
 	case wire.ValueF64:
-		return v.Float()
+		if f := v.Float(); math.IsNaN(f) || math.IsInf(f, 0) {
+			return map[string]string{"__f64": strings.ToLower(strings.TrimPrefix(strconv.FormatFloat(f, 'g', -1, 64), "+"))}
+		}
+		text := strconv.FormatFloat(v.Float(), 'f', -1, 64)
+		if !strings.Contains(text, ".") {
+			text += ".0"
+		}
+		return json.Number(text)
 	case wire.ValueText:
 		return strings.Clone(v.Text)
 	case wire.ValueObject:
