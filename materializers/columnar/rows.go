@@ -88,8 +88,7 @@ func NewRows(t *tables.Table) *Rows {
 
 // Len returns the number of rows.
 func (r *Rows) Len() int {
-	c := &r.Columns[len(r.Columns)-1]
-	return len(c.Index) + len(c.Ints) + len(c.Floats)
+	return r.Columns[len(r.Columns)-1].Len()
 }
 
 // Bytes returns about how much memory the rows take.
@@ -138,4 +137,12 @@ func (r *Rows) Forget() {
 func (r *Rows) Text(column, row int) string {
 	c := &r.Columns[column]
 	return c.Dict.text(c.Index[row])
+}
+
+// Len returns the number of rows of the column.
+func (c *Column) Len() int { return len(c.Index) + len(c.Ints) + len(c.Floats) }
+
+// AppendFrom appends a row with value number id of another Text column.
+func (c *Column) AppendFrom(from *Column, id int32) {
+	c.Index = append(c.Index, c.Dict.Intern(from.Dict.text(id)))
 }

@@ -1,0 +1,194 @@
+package materializers
+
+import (
+	"container/list"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"slices"
+
+	"github.com/micromegas-go/micromegas/schemas/catalog"
+	"github.com/micromegas-go/micromegas/schemas/telemetry"
+	"github.com/micromegas-go/micromegas/schemas/wire"
+)
+
+// stream is a registered stream as blocks need it.
+type stream struct {
+	tag    telemetry.Tag
+	format string
+	layout layoutKey
+	deps   []telemetry.Type
+	objs   []telemetry.Type
+}
+
+// layoutKey identifies a layout of events; streams of one build of a program share theirs.
+type layoutKey [sha256.Size]byte
+
+// registry knows processes and streams: what it has seen on the bus, and what the catalog has. It is used by one owner.
+//
+// What was seen on the bus above the checkpoint may not be in the catalog yet, so nothing is evicted but by trim, after a
+// commit: archive has passed the checkpoint then.
+type registry struct {
+	catalog   Catalog
+	cfg       Config
+	processes *cache[telemetry.ID, *Process]
+	streams   *cache[telemetry.ID, *stream]
+	decoders  *cache[layoutKey, *wire.Decoder]
+	// absent are ids that the catalog did not know. A registration that comes later passes on the bus, or is found when parked
+	// copies are rechecked, which clears it.
+	absent map[telemetry.ID]struct{}
+}
+
+func newRegistry(c Catalog, cfg Config) *registry {
+	return &registry{
+		catalog: c, cfg: cfg, processes: newCache[telemetry.ID, *Process](), streams: newCache[telemetry.ID, *stream](),
+		decoders: newCache[layoutKey, *wire.Decoder](), absent: map[telemetry.ID]struct{}{},
+	}
+}
+
+// addProcess remembers a registration, unless an earlier one is known: the first one counts.
+func (r *registry) addProcess(p telemetry.Process) {
+	if _, ok := r.processes.get(p.ID); ok {
+		return
+	}
+	p.StartTime = catalog.TruncateToMicroseconds(p.StartTime) // as the catalog gives it back
+	r.processes.put(p.ID, &Process{Process: p, Text: p.ID.String(), Properties: telemetry.PropertiesJSON(p.Properties)})
+	delete(r.absent, p.ID)
+}
+
+// addStream remembers a registration, unless an earlier one is known.
+func (r *registry) addStream(s telemetry.Stream) {
+	if _, ok := r.streams.get(s.ID); ok {
+		return
+	}
+	h := sha256.New()
+	h.Write(wire.AppendTypes(nil, s.Dependencies))
+	h.Write(wire.AppendTypes(nil, s.Objects))
+	r.streams.put(s.ID, &stream{tag: telemetry.TagOf(s.Tags), format: s.Format, layout: layoutKey(h.Sum(nil)), deps: s.Dependencies, objs: s.Objects})
+	delete(r.absent, s.ID)
+}
+
+// process returns a registered process, nil when it is not registered.
+func (r *registry) process(ctx context.Context, id telemetry.ID) (*Process, error) {
+	if p, ok := r.processes.get(id); ok {
+		return p, nil
+	}
+	if _, ok := r.absent[id]; ok {
+		return nil, nil
+	}
+	rows, err := r.catalog.Processes(ctx, []telemetry.ID{id})
+	if err != nil {
+		return nil, fmt.Errorf("look up process %s: %w", id, err)
+	}
+	if len(rows) == 0 || rows[0].Registered == 0 {
+		r.absent[id] = struct{}{}
+		return nil, nil
+	}
+	r.addProcess(rows[0].Process)
+	p, _ := r.processes.get(id)
+	return p, nil
+}
+
+// stream returns a registered stream, nil when it is not registered.
+func (r *registry) stream(ctx context.Context, id telemetry.ID) (*stream, error) {
+	if s, ok := r.streams.get(id); ok {
+		return s, nil
+	}
+	if _, ok := r.absent[id]; ok {
+		return nil, nil
+	}
+	rows, err := r.catalog.Streams(ctx, []telemetry.ID{id})
+	if err != nil {
+		return nil, fmt.Errorf("look up stream %s: %w", id, err)
+	}
+	if len(rows) == 0 || rows[0].Registered == 0 {
+		r.absent[id] = struct{}{}
+		return nil, nil
+	}
+	s := rows[0].Stream
+	if s.Dependencies, err = decodeTypes(rows[0].DependenciesCBOR); err != nil {
+		return nil, fmt.Errorf("layout of stream %s: %w", id, err)
+	}
+	if s.Objects, err = decodeTypes(rows[0].ObjectsCBOR); err != nil {
+		return nil, fmt.Errorf("layout of stream %s: %w", id, err)
+	}
+	r.addStream(s)
+	known, _ := r.streams.get(id)
+	return known, nil
+}
+
+func decodeTypes(body []byte) ([]telemetry.Type, error) {
+	if len(body) == 0 {
+		return nil, nil
+	}
+	return wire.DecodeTypes(slices.Clone(body))
+}
+
+// decoder returns the decoder of a stream's layout.
+func (r *registry) decoder(s *stream) (*wire.Decoder, error) {
+	if d, ok := r.decoders.get(s.layout); ok {
+		return d, nil
+	}
+	d, err := wire.NewDecoder(s.deps, s.objs, r.cfg.Limits)
+	if err != nil {
+		return nil, err
+	}
+	r.decoders.put(s.layout, d)
+	r.decoders.trim(r.cfg.MaxDecoders)
+	return d, nil
+}
+
+// dropDecoder forgets a decoder that a large block has blown up.
+func (r *registry) dropDecoder(s *stream) { r.decoders.remove(s.layout) }
+
+// trim evicts what is over the bounds. It must be called when all that was seen is in the catalog.
+func (r *registry) trim() {
+	r.processes.trim(r.cfg.MaxProcesses)
+	r.streams.trim(r.cfg.MaxStreams)
+	if len(r.absent) > r.cfg.MaxStreams {
+		clear(r.absent)
+	}
+}
+
+// cache is a map that evicts what was not used for longest, when told to.
+type cache[K comparable, V any] struct {
+	entries map[K]*list.Element // of entry[K, V]
+	order   *list.List          // most recently used first
+}
+
+type entry[K comparable, V any] struct {
+	key   K
+	value V
+}
+
+func newCache[K comparable, V any]() *cache[K, V] {
+	return &cache[K, V]{entries: map[K]*list.Element{}, order: list.New()}
+}
+
+func (c *cache[K, V]) get(key K) (V, bool) {
+	e, ok := c.entries[key]
+	if !ok {
+		var none V
+		return none, false
+	}
+	c.order.MoveToFront(e)
+	return e.Value.(entry[K, V]).value, true
+}
+
+func (c *cache[K, V]) put(key K, value V) {
+	c.remove(key)
+	c.entries[key] = c.order.PushFront(entry[K, V]{key, value})
+}
+
+func (c *cache[K, V]) remove(key K) {
+	if e, ok := c.entries[key]; ok {
+		c.order.Remove(e)
+		delete(c.entries, key)
+	}
+}
+
+func (c *cache[K, V]) trim(limit int) {
+	for c.order.Len() > limit {
+		c.remove(c.order.Back().Value.(entry[K, V]).key)
+	}
+}
