@@ -1,0 +1,268 @@
+package sqltest_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/apache/arrow-go/v18/arrow"
+
+	"github.com/micromegas-go/micromegas/query/dialect"
+	"github.com/micromegas-go/micromegas/query/engine"
+	"github.com/micromegas-go/micromegas/query/sqltest"
+	"github.com/micromegas-go/micromegas/schemas/tables"
+)
+
+// fixtureCatalog names the view sets and the tables that only examples use.
+type fixtureCatalog []string
+
+func (c fixtureCatalog) Table(name string) (*tables.Table, bool) {
+	if t, ok := tables.Lookup(name); ok {
+		return t, true
+	}
+	if slices.Contains(c, name) {
+		return &tables.Table{Name: name, Global: true}, true
+	}
+	return nil, false
+}
+
+func (c fixtureCatalog) Names() []string {
+	names := slices.Clone(c)
+	for _, t := range tables.All() {
+		names = append(names, t.Name)
+	}
+	return names
+}
+
+var examples = fixtureCatalog{
+	"performance_histograms", "performance_metrics", "performance_data", "cpu_usage_per_process_per_minute", "events",
+	"my_events", "density_grid", "heatmap", "scaled", "cells", "raw_metrics", "thresholds", "frame_metrics", "process_info",
+	"cpu_chart.user", "cpu_chart.system", "x",
+}
+
+// stand is an engine with the fixture's relations.
+type stand struct {
+	engine *engine.Engine
+	admin  bool
+}
+
+func newStand(t testing.TB, scripts ...string) *stand {
+	t.Helper()
+	e, err := engine.Open(engine.DefaultConfig(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { e.Close() })
+	conn, err := e.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for _, sql := range scripts {
+		if err := conn.Exec(t.Context(), sql); err != nil {
+			t.Fatalf("%v\n%s", err, sql)
+		}
+	}
+	return &stand{engine: e, admin: true}
+}
+
+// newFixture loads the published fixture.
+func newFixture(t testing.TB) (*stand, string) {
+	t.Helper()
+	dir := sqltest.SpecDir(t)
+	fixture, err := os.ReadFile(filepath.Join(dir, "02_fixture.sql"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var scripts []string
+	for part := range strings.SplitSeq(string(fixture), ";\n") {
+		if strings.Contains(part, "MACRO view_instance") || strings.TrimSpace(part) == "" {
+			continue
+		}
+		scripts = append(scripts, part)
+	}
+	scripts = append(scripts, "CREATE OR REPLACE TABLE x AS SELECT make_timestamp_ns(1710591130123456789) AS t, 'key' AS k")
+	return newStand(t, scripts...), dir
+}
+
+// Execute rewrites a statement, makes its views, and runs it.
+func (s *stand) Execute(ctx context.Context, sql string) (*sqltest.Result, error) {
+	st, err := dialect.Rewrite(ctx, s.engine, examples, sql, dialect.Options{Admin: s.admin, Eval: s.engine.Eval})
+	if err != nil {
+		return nil, err
+	}
+	conn, err := s.engine.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	for _, f := range st.Functions {
+		if err := conn.Exec(ctx, fmt.Sprintf(`CREATE TEMP VIEW "%s" AS %s`, f.ViewName, standIn(f.Name))); err != nil {
+			return nil, err
+		}
+	}
+	for _, i := range st.Internals {
+		if err := conn.Exec(ctx, fmt.Sprintf(`CREATE TEMP VIEW "%s" AS %s`, i.ViewName(), internalStandIn(i))); err != nil {
+			return nil, err
+		}
+	}
+	if st, err = s.differences(ctx, conn, st); err != nil {
+		return nil, mapError(err, st)
+	}
+	rows, err := conn.Query(ctx, st.SQL, engine.QueryOptions{Hints: hints(st)})
+	if err != nil {
+		return nil, mapError(err, st)
+	}
+	defer rows.Close()
+	got := &sqltest.Result{}
+	got.Append(rows.Schema(), nil)
+	for {
+		batch, err := rows.Next()
+		if errors.Is(err, io.EOF) {
+			return got, nil
+		}
+		if err != nil {
+			return nil, mapError(err, st)
+		}
+		got.Append(rows.Schema(), batch)
+		batch.Release()
+	}
+}
+
+// differences asks for nanoseconds where the engine would give an interval.
+func (s *stand) differences(ctx context.Context, conn *engine.Conn, st *dialect.Statement) (*dialect.Statement, error) {
+	if !slices.ContainsFunc(st.Columns, func(c dialect.Column) bool { return c.Minus }) {
+		return st, nil
+	}
+	schema, err := conn.Describe(ctx, st.SQL, engine.QueryOptions{})
+	if err != nil {
+		return st, err
+	}
+	var columns []int
+	for i, c := range st.Columns {
+		if c.Minus && schema.Field(i).Type.ID() == arrow.INTERVAL_MONTH_DAY_NANO {
+			columns = append(columns, i)
+		}
+	}
+	return st.Durations(ctx, s.engine, columns)
+}
+
+func hints(st *dialect.Statement) []engine.Hint {
+	out := make([]engine.Hint, len(st.Columns))
+	for i, c := range st.Columns {
+		if c.Duration {
+			out[i].Type = arrow.FixedWidthTypes.Duration_ns
+		}
+		out[i].NotNull = c.NotNull
+	}
+	return out
+}
+
+func mapError(err error, st *dialect.Statement) error {
+	var fault *engine.Error
+	if !errors.As(err, &fault) {
+		return err
+	}
+	return dialect.MapEngineError(dialect.EngineFault{
+		Class: fault.Class.String(), Message: fault.Message, Kind: fault.Kind, Name: fault.Name, Candidates: fault.Candidates,
+	}, st)
+}
+
+// standIn is the fixture's relation for a table function.
+func standIn(function string) string {
+	switch function {
+	case "process_spans":
+		return "SELECT '' AS stream_id, 'main-7' AS thread_name, * FROM fx_thread_spans"
+	case "perfetto_trace_chunks":
+		return "SELECT CAST(0 AS INTEGER) AS chunk_id, unhex('0a00') AS chunk_data"
+	case "list_query_denials":
+		return "FROM fx_query_denials"
+	case "deny_queries", "retire_partitions", "materialize_partitions", "regenerate_partitions":
+		return "FROM fx_task_log"
+	}
+	return "FROM fx_" + function
+}
+
+func internalStandIn(i dialect.Internal) string {
+	switch i {
+	case dialect.InternalTables:
+		return "SELECT 'datafusion' AS table_catalog, 'public' AS table_schema, 'log_entries' AS table_name, 'BASE TABLE' AS table_type"
+	case dialect.InternalColumns:
+		return "SELECT 'datafusion' AS table_catalog, 'public' AS table_schema, 'log_entries' AS table_name, 'time' AS column_name, CAST(7 AS UBIGINT) AS ordinal_position, 'NO' AS is_nullable, 'Timestamp(ns, \"+00:00\")' AS data_type"
+	}
+	return "SELECT 1 AS routine_name, 2 AS function_type"
+}
+
+func TestPublishedStatements(t *testing.T) {
+	s, dir := newFixture(t)
+	files, err := filepath.Glob(filepath.Join(dir, "1*.sql"))
+	if err != nil || len(files) != 7 {
+		t.Fatalf("files %v, error %v", files, err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			sqltest.Run(t, file, s.Execute, sqltest.CheckShape, nil)
+		})
+	}
+}
+
+func TestExpressions(t *testing.T) {
+	s, dir := newFixture(t)
+	sqltest.Run(t, filepath.Join(dir, "20_expression_semantics.sql"), s.Execute, sqltest.CheckValue, nil)
+}
+
+func TestStatements(t *testing.T) {
+	s, dir := newFixture(t)
+	sqltest.Run(t, filepath.Join(dir, "21_statement_semantics.sql"), s.Execute, sqltest.CheckRows, nil)
+}
+
+func TestRefusedStatements(t *testing.T) {
+	s, dir := newFixture(t)
+	cases, err := sqltest.ReadCases(filepath.Join(dir, "30_refused.sql"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range cases {
+		_, err := dialect.Rewrite(t.Context(), s.engine, examples, c.SQL, dialect.Options{Admin: true})
+		var fault *dialect.Error
+		if !errors.As(err, &fault) {
+			t.Errorf("line %d: %s: got %v, want a refusal", c.Line, c.SQL, err)
+			continue
+		}
+		want := c.Expected()
+		if strings.HasPrefix(want, "a scope trick") {
+			want = "table 'x.csv' not found"
+		}
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("line %d: %s:\n got %v\nwant %s", c.Line, c.SQL, err, want)
+		}
+	}
+	if got, err := s.Execute(t.Context(), "SELECT 1"); err != nil || len(got.Rows) != 1 {
+		t.Fatalf("after the refusals SELECT 1 gives %v, %v", got, err)
+	}
+	if len(cases) < 40 {
+		t.Fatalf("read %d cases only", len(cases))
+	}
+}
+
+func TestErrors(t *testing.T) {
+	s, dir := newFixture(t)
+	cases, err := sqltest.ReadCases(filepath.Join(dir, "31_errors.sql"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range cases {
+		_, err := s.Execute(t.Context(), c.SQL)
+		var fault *dialect.Error
+		if !errors.As(err, &fault) || fault.Code != dialect.Invalid || !strings.Contains(err.Error(), c.Expected()) {
+			t.Errorf("line %d: %s:\n got %v\nwant %s", c.Line, c.SQL, err, c.Expected())
+		}
+	}
+}
