@@ -21,13 +21,13 @@ type Clock struct {
 // relative end ticks divided by the seconds between the process's start and the block's end, rounded to whole ticks per second.
 // Rows of logs, metrics and images use their own block for b, so their times depend on nothing else.
 //
-// The process's start time is truncated to microseconds, which is what the catalog keeps, so that a clock made from a registration
-// and one made from the catalog agree.
+// The process's start time and the block's end time are truncated to microseconds, which is what catalogs keep (upstream's
+// PostgreSQL too), so that a clock made from requests and one made from the catalog agree.
 func NewClock(p Process, b Block) (Clock, error) {
 	start := TruncateMicros(p.StartTime)
 	freq := float64(p.TSCFrequency)
 	if p.TSCFrequency <= 0 {
-		freq = math.Round(float64(b.EndTicks) / (difference(b.EndTime, start) / 1e9))
+		freq = math.Round(float64(b.EndTicks) / (difference(TruncateMicros(b.EndTime), start) / 1e9))
 	}
 	if !(freq > 0) || math.IsInf(freq, 0) {
 		return Clock{}, ErrNoFrequency
