@@ -26,7 +26,7 @@
 //	frame  := header table record*
 //	header := magic "MMF" version <1b> | count u32 | crc u32           crc: CRC-32C of magic, version, count and table
 //	table  := count × length u32                                       length of each record, in order
-//	record := crc u32 | kind u8 | tag u8 | flags u8 | 0 u8             crc: CRC-32C of the record's other bytes before the body
+//	record := crc u32 | kind u8 | tag u8 | flags u8 | 0 u8             crc: CRC-32C of the rest up to the body, and of a claim key
 //	        | insert_time i64 (µs) | process id 16b | stream id 16b | block id 16b
 //	        | begin_time i64 | end_time i64 | body_size u64 | body_crc u32 (CRC-32C of the body)
 //	        | body, or the claim key when flag 1 is set

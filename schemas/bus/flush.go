@@ -132,17 +132,23 @@ func (b *Bus) ServeFlush(target string, name Shard, h func(context.Context, Flus
 		cancel()
 		return nil, fmt.Errorf("serve flush %s of shard %s: %w", target, name, err)
 	}
-	if err := b.nc.FlushTimeout(apiTimeout); err != nil { // the server knows us when ServeFlush returns
-		b.log.Debug("flush subscription not confirmed", "shard", name.String(), "error", err)
-	}
+	b.confirm(name)
 	var once sync.Once
 	return func() {
 		once.Do(func() {
 			_ = sub.Unsubscribe() // a connection that is gone has no subscriptions
+			b.confirm(name)       // from now on askers hear at once that nobody owns the shard
 			cancel()
 			f.quit()
 		})
 	}, nil
+}
+
+// confirm waits until the server knows of a subscription, or of its end.
+func (b *Bus) confirm(name Shard) {
+	if err := b.nc.FlushTimeout(apiTimeout); err != nil {
+		b.log.Debug("flush subscription not confirmed", "shard", name.String(), "error", err)
+	}
 }
 
 // quit waits until no handler runs, by taking all their places for good.

@@ -49,10 +49,13 @@ func (h *recordHead) encode(r *Record) {
 	le.PutUint64(h[72:], uint64(r.EndTime))
 	le.PutUint64(h[80:], uint64(r.BodySize))
 	le.PutUint32(h[88:], r.CRC)
-	le.PutUint32(h[:], h.sum())
+	le.PutUint32(h[:], h.sum([]byte(r.Claim)))
 }
 
-func (h *recordHead) sum() uint32 { return crc32.Checksum(h[4:], castagnoli) }
+// sum is the record's CRC: of its fixed part without the CRC itself, and of its claim key.
+func (h *recordHead) sum(claim []byte) uint32 {
+	return crc32.Update(crc32.Checksum(h[4:], castagnoli), castagnoli, claim)
+}
 
 // FrameSize returns how many bytes a frame of these records takes.
 func FrameSize(records ...*Record) int {
@@ -173,8 +176,12 @@ func parseRecord(b []byte, offset int) Record {
 		return Record{Err: fmt.Errorf("record of %d bytes: %w", len(b), ErrUnreadable)}
 	}
 	le := binary.LittleEndian
-	h := (*recordHead)(b)
-	if h.sum() != le.Uint32(b) {
+	h, stored := (*recordHead)(b), b[recordFixed:]
+	var claim []byte
+	if b[6]&flagClaim != 0 {
+		claim = stored[:min(len(stored), maxClaimLength)]
+	}
+	if h.sum(claim) != le.Uint32(b) {
 		return Record{Err: fmt.Errorf("record header checksum differs: %w", ErrUnreadable)}
 	}
 	r := Record{
@@ -189,7 +196,6 @@ func parseRecord(b []byte, offset int) Record {
 		BodySize:     int64(le.Uint64(b[80:])),
 		CRC:          le.Uint32(b[88:]),
 	}
-	stored := b[recordFixed:]
 	switch {
 	case b[6]&^flagClaim != 0 || b[7] != 0:
 		r.Err = fmt.Errorf("record flags %#x %#x are not known: %w", b[6], b[7], ErrUnreadable)

@@ -1,0 +1,92 @@
+package bus_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/micromegas-go/micromegas/schemas/bus"
+	"github.com/micromegas-go/micromegas/schemas/bus/bustest"
+	"github.com/micromegas-go/micromegas/schemas/telemetry"
+)
+
+func TestFlushReachesTheOwnerAndComesBack(t *testing.T) {
+	e := bustest.NewEnv(t)
+	b, query := e.Open(t), e.Open(t)
+	want := bus.FlushRequest{
+		Target: bus.TargetViews, Views: []string{"log_entries", "measures"},
+		Begin: -5, End: 77, Process: telemetry.NewID(), Gen: 3, UpTo: 1 << 60,
+	}
+	reply := bus.FlushReply{Shard: eager0, Gen: 3, Seq: 1<<60 + 1, CommitNo: 12, Parked: 4, Backlog: true, Err: "a warning"}
+	stop, err := b.ServeFlush(bus.TargetViews, eager0, func(ctx context.Context, got bus.FlushRequest) bus.FlushReply {
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("request (-sent +received):\n%s", diff)
+		}
+		if d, ok := ctx.Deadline(); !ok || time.Until(d) > timeout {
+			t.Errorf("handler's deadline is %v", d)
+		}
+		return reply
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := query.Flush(testContext(t), eager0, want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(reply, got); diff != "" {
+		t.Errorf("reply (-sent +received):\n%s", diff)
+	}
+	stop()
+	stop() // twice is fine
+	begin := time.Now()
+	if _, err := query.Flush(testContext(t), eager0, want); !errors.Is(err, bus.ErrNoOwner) || time.Since(begin) > timeout/2 {
+		t.Errorf("without an owner: error %v after %v, want ErrNoOwner at once", err, time.Since(begin))
+	}
+}
+
+func TestFlushHandlersAreBoundedAndEndWithStop(t *testing.T) {
+	e := bustest.NewEnv(t)
+	b := e.Open(t, func(c *bus.Config) { c.MaxFlushes = 2 })
+	running := make(chan struct{}, 10)
+	stop, err := b.ServeFlush(bus.TargetArchive, eager0, func(ctx context.Context, _ bus.FlushRequest) bus.FlushReply {
+		running <- struct{}{}
+		<-ctx.Done()
+		return bus.FlushReply{Err: "stopped"}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	flush := func(want string) {
+		reply, err := b.Flush(testContext(t), eager0, bus.FlushRequest{Target: bus.TargetArchive})
+		if err != nil || !strings.Contains(reply.Err, want) {
+			t.Errorf("reply %+v, error %v, want %q", reply, err, want)
+		}
+	}
+	for range 2 {
+		wg.Go(func() { flush("stopped") })
+		<-running
+	}
+	flush("busy")
+	stop()
+	wg.Wait()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	stop, err = b.ServeFlush(bus.TargetArchive, eager0, func(ctx context.Context, _ bus.FlushRequest) bus.FlushReply {
+		<-ctx.Done() // the asker's deadline reaches the owner
+		return bus.FlushReply{}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	if _, err := b.Flush(ctx, eager0, bus.FlushRequest{Target: bus.TargetArchive}); !errors.Is(err, bus.ErrUnavailable) {
+		t.Errorf("a silent owner: error %v, want ErrUnavailable", err)
+	}
+}

@@ -1,0 +1,193 @@
+package bus_test
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/micromegas-go/micromegas/schemas/bus"
+	"github.com/micromegas-go/micromegas/schemas/bus/bustest"
+	"github.com/micromegas-go/micromegas/schemas/bus/embedded"
+	"github.com/micromegas-go/micromegas/schemas/telemetry"
+)
+
+// reopen closes b, stops the server, lets change alter its folder, and opens a new Bus on what is there.
+func reopen(t *testing.T, e *bustest.Env, b *bus.Bus, change func(dir string)) *bus.Bus {
+	t.Helper()
+	b.Close()
+	e.Server.Shutdown()
+	change(e.Dir)
+	server, err := embedded.Start(embedded.Options{StoreDir: e.Dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Shutdown)
+	e.Server = server
+	return e.Open(t)
+}
+
+func removeAll(t *testing.T, dir string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range entries {
+		if err := os.RemoveAll(filepath.Join(dir, entry.Name())); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// checkNewGeneration says that b is in generation gen, above position above, and takes and serves blocks.
+func checkNewGeneration(t *testing.T, b *bus.Bus, gen int32, above uint64) {
+	t.Helper()
+	g := b.Current(eager0)
+	if g.Gen != gen || g.FirstSeq <= above {
+		t.Fatalf("generation %+v, want number %d above sequence %d", g, gen, above)
+	}
+	publish(t, b, telemetry.NewID(), 0, 2, 100)
+	_, frames := readBlocks(t, newReader(t, b, start(b, eager0), nil), 2)
+	if got := frames[0].Position; got.Seq != g.FirstSeq || got.Gen != gen {
+		t.Fatalf("first frame of generation %+v is at %s", g, got)
+	}
+	if head, err := b.Head(testContext(t), eager0); err != nil || head != frames[1].Position {
+		t.Fatalf("head %s, error %v, want %s", head, err, frames[1].Position)
+	}
+}
+
+func TestRestartContinuesTheGeneration(t *testing.T) {
+	e := bustest.NewEnv(t)
+	b := e.Open(t)
+	process := telemetry.NewID()
+	publish(t, b, process, 0, 5, 1000)
+	e.Generations.SetArchived(bus.Position{Shard: eager0, Seq: 5})
+	b = reopen(t, e, b, func(string) {})
+	if g := b.Current(eager0); g.Gen != 0 || len(b.Generations(eager0)) != 1 {
+		t.Fatalf("generation %+v after a clean restart", g)
+	}
+	publish(t, b, process, 5, 5, 1000)
+	records, _ := readBlocks(t, newReader(t, b, start(b, eager0), nil), 10)
+	for i, r := range records {
+		if r.BeginTime != int64(i)*1000 {
+			t.Fatalf("record %d is block at %d", i, r.BeginTime)
+		}
+	}
+}
+
+func TestDeletedStoreFolderOpensANewGeneration(t *testing.T) {
+	e := bustest.NewEnv(t)
+	b := e.Open(t)
+	publish(t, b, telemetry.NewID(), 0, 5, 1000)
+	_, frames := readBlocks(t, newReader(t, b, start(b, eager0), nil), 5)
+	e.Packs.Add(frames[:3]...)
+	e.Generations.SetArchived(frames[2].Position)
+
+	b = reopen(t, e, b, func(dir string) { removeAll(t, dir) })
+	checkNewGeneration(t, b, 1, 5)
+
+	old := newReader(t, b, bus.Position{Shard: eager0, Gen: 0, Seq: 1}, e.Packs)
+	if _, frames := readBlocks(t, old, 2); frames[0].Seq != 2 {
+		t.Fatalf("closed generation: first frame %s", frames[0].Position)
+	}
+	if _, err := old.Next(testContext(t)); !errors.Is(err, io.EOF) {
+		t.Fatalf("end of the closed generation: error %v, want io.EOF", err)
+	}
+	b = reopen(t, e, b, func(dir string) { removeAll(t, dir) })
+	checkNewGeneration(t, b, 2, b.Generations(eager0)[1].FirstSeq)
+}
+
+func TestStoreOlderThanTheArchiveOpensANewGeneration(t *testing.T) {
+	e := bustest.NewEnv(t)
+	b := e.Open(t)
+	publish(t, b, telemetry.NewID(), 0, 5, 1000)
+	backup := filepath.Join(t.TempDir(), "backup")
+	b = reopen(t, e, b, func(dir string) { copyFolder(t, dir, backup) })
+	publish(t, b, telemetry.NewID(), 5, 5, 1000)
+	e.Generations.SetArchived(bus.Position{Shard: eager0, Seq: 10})
+	b = reopen(t, e, b, func(dir string) {
+		removeAll(t, dir)
+		copyFolder(t, backup, dir)
+	})
+	checkNewGeneration(t, b, 1, 10)
+	b = reopen(t, e, b, func(string) {})
+	if g := b.Current(eager0); g.Gen != 1 {
+		t.Fatalf("generation %+v after another restart", g)
+	}
+}
+
+func copyFolder(t *testing.T, from, to string) {
+	t.Helper()
+	if err := os.MkdirAll(to, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestLostCatalogKeepsTheStreamsFrames(t *testing.T) {
+	e := bustest.NewEnv(t)
+	b := e.Open(t)
+	publish(t, b, telemetry.NewID(), 0, 5, 1000)
+	e.Generations = bustest.NewGenerations()
+	b.Close()
+	b = e.Open(t)
+	readBlocks(t, newReader(t, b, start(b, eager0), nil), 5)
+}
+
+// TestReplacedStreamKeepsItsFrames: the stream was made anew by somebody who did not tell this catalog, and holds frames.
+func TestReplacedStreamKeepsItsFrames(t *testing.T) {
+	e := bustest.NewEnv(t)
+	b := e.Open(t)
+	publish(t, b, telemetry.NewID(), 0, 5, 1000)
+	mine := e.Generations
+	e.Generations = bustest.NewGenerations()
+	b = reopen(t, e, b, func(dir string) { removeAll(t, dir) })
+	publish(t, b, telemetry.NewID(), 0, 3, 1000)
+	b.Close()
+	e.Generations = mine
+	b = e.Open(t)
+	if g := b.Current(eager0); g.Gen != 1 {
+		t.Fatalf("generation %+v, want 1", g)
+	}
+	readBlocks(t, newReader(t, b, start(b, eager0), nil), 3)
+}
+
+func TestProcessesThatOpenTogetherAgree(t *testing.T) {
+	e := bustest.NewEnv(t)
+	const processes = 8
+	buses := make([]*bus.Bus, processes)
+	var wg sync.WaitGroup
+	for i := range buses {
+		wg.Go(func() {
+			b, err := e.TryOpen(t)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			buses[i] = b
+		})
+	}
+	wg.Wait()
+	if t.Failed() {
+		return
+	}
+	for _, b := range buses {
+		if b.Current(eager0) != buses[0].Current(eager0) {
+			t.Errorf("generations %+v and %+v", b.Current(eager0), buses[0].Current(eager0))
+		}
+	}
+}
+
+func TestFewerShardsAreRefused(t *testing.T) {
+	e := bustest.NewEnv(t)
+	e.Open(t, func(c *bus.Config) { c.ShardsPerClass = 2 }).Close()
+	if _, err := e.TryOpen(t); err == nil {
+		t.Error("one shard after two: no error")
+	}
+	e.Open(t, func(c *bus.Config) { c.ShardsPerClass = 3 })
+}
