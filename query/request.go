@@ -35,14 +35,19 @@ type Answer struct {
 	// Warnings say what may be missing from the rows.
 	Warnings []string
 
-	stream stream
+	stream Stream
 }
 
-// stream is where an Answer's batches come from.
-type stream interface {
+// Stream is where an Answer's batches come from, with the rules of the Answer's methods of the same names.
+type Stream interface {
 	Schema() *arrow.Schema
 	Next() (arrow.RecordBatch, error)
 	Close() error
+}
+
+// NewAnswer makes an answer of a stream.
+func NewAnswer(queryID string, warnings []string, s Stream) *Answer {
+	return &Answer{QueryID: queryID, Warnings: warnings, stream: s}
 }
 
 // Schema returns the columns of every batch.

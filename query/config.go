@@ -1,0 +1,95 @@
+package query
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"github.com/micromegas-go/micromegas/query/engine"
+	"github.com/micromegas-go/micromegas/schemas/bus"
+	"github.com/micromegas-go/micromegas/schemas/catalog"
+	"github.com/micromegas-go/micromegas/schemas/telemetry"
+)
+
+// Bounds of the service.
+const (
+	// DefaultTimeout is the longest that a query may run, from its arrival to its last batch.
+	DefaultTimeout = 60 * time.Second
+	// DefaultFreshenTimeout is how long a query waits for owners to commit. A silent one costs a warning.
+	DefaultFreshenTimeout = 2 * time.Second
+	// DefaultStatements is the number of rewritten statements that are kept.
+	DefaultStatements = 512
+)
+
+// Config bounds the service.
+type Config struct {
+	// CacheDir is a folder of the service's own. What is in it from an earlier run is removed. The engine must be
+	// allowed to read it.
+	CacheDir string
+
+	Timeout        time.Duration // of a query
+	FreshenTimeout time.Duration // of asking owners to commit
+	Statements     int           // rewritten statements kept
+}
+
+// DefaultConfig bounds a service. The caller has to name a CacheDir.
+func DefaultConfig() Config {
+	return Config{
+		Timeout:        DefaultTimeout,
+		FreshenTimeout: DefaultFreshenTimeout,
+		Statements:     DefaultStatements,
+	}
+}
+
+// Validate reports every mistake at once.
+func (c Config) Validate() error {
+	var errs []error
+	if !filepath.IsAbs(c.CacheDir) {
+		errs = append(errs, fmt.Errorf("query: cache folder %q is not an absolute path", c.CacheDir))
+	}
+	if c.Timeout <= 0 {
+		errs = append(errs, fmt.Errorf("query: timeout %s is not positive", c.Timeout))
+	}
+	if c.FreshenTimeout <= 0 {
+		errs = append(errs, fmt.Errorf("query: freshen timeout %s is not positive", c.FreshenTimeout))
+	}
+	if c.Statements < 0 {
+		errs = append(errs, fmt.Errorf("query: %d kept statements is negative", c.Statements))
+	}
+	return errors.Join(errs...)
+}
+
+// Catalog is the part of the catalog that the service reads.
+type Catalog interface {
+	Processes(ctx context.Context, ids []telemetry.ID) ([]catalog.ProcessRow, error)
+	Streams(ctx context.Context, ids []telemetry.ID) ([]catalog.StreamRow, error)
+	BlocksSince(ctx context.Context, after map[catalog.ShardID]uint64, limit int) ([]catalog.BlockRow, map[catalog.ShardID]uint64, error)
+	ArchivePositions(ctx context.Context) (map[catalog.ShardID]uint64, error)
+	Partitions(ctx context.Context, sinceCommit int64) (catalog.PartitionDelta, error)
+}
+
+// Files is the part of the lake that the service reads.
+type Files interface {
+	// LocalPath must return a path that the engine may open, and that lives as long as the partition's row.
+	LocalPath(ctx context.Context, key string) (string, error)
+}
+
+// Flusher is the part of the bus that the service asks.
+type Flusher interface {
+	Shards() []bus.Shard
+	ShardOf(class bus.Class, processID telemetry.ID) bus.Shard
+	Flush(ctx context.Context, s bus.Shard, req bus.FlushRequest) (bus.FlushReply, error)
+}
+
+// Parts are the handles that a service works with. Bus may be nil: then nothing is asked to commit, and a query sees
+// what the catalog has.
+type Parts struct {
+	Catalog Catalog
+	Files   Files
+	Bus     Flusher
+	Engine  *engine.Engine
+	Log     *slog.Logger
+}

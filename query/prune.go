@@ -1,0 +1,344 @@
+package query
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/micromegas-go/micromegas/query/dialect"
+	"github.com/micromegas-go/micromegas/schemas/bus"
+	"github.com/micromegas-go/micromegas/schemas/catalog"
+	"github.com/micromegas-go/micromegas/schemas/tables"
+	"github.com/micromegas-go/micromegas/schemas/telemetry"
+)
+
+const (
+	// lifetimeMargin widens the time in which a process's files are looked for: the clock of a process is an estimate, and
+	// an event may lie a little outside its block.
+	lifetimeMargin = time.Hour
+	// fetches is the number of files that one query brings into the cache at a time.
+	fetches = 8
+)
+
+// relations brings the statement's tables up to date and returns the statements that make them relations.
+func (r *run) relations(ctx context.Context) (views, warnings []string, err error) {
+	st := r.st
+	if err := r.s.available(ctx, st); err != nil {
+		return nil, nil, err
+	}
+	processes, err := r.s.instances(ctx, st)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !r.dry {
+		n := needsOf(st, processes)
+		if r.s.parts.Bus != nil {
+			warnings = freshen(ctx, r.s.parts.Bus, r.s.cfg.FreshenTimeout, n.asks(r.s.parts.Bus, r.req.Range))
+		}
+	}
+	var live *partitions
+	if readsPartitions(st) {
+		if live, err = r.s.index.refresh(ctx); err != nil {
+			return nil, nil, err
+		}
+		r.hold(r.s.pins.hold(live.commitNo))
+	}
+	add := func(name, body string, err error) error {
+		if err == nil {
+			views = append(views, createView(name, body))
+		}
+		return err
+	}
+	for _, t := range st.Tables {
+		body, err := r.table(ctx, t.Table, live)
+		if err := add(t.ViewName, body, err); err != nil {
+			return nil, nil, err
+		}
+	}
+	for i, v := range st.Instances {
+		body, err := r.instance(ctx, v, processes[i], live)
+		if err := add(v.ViewName, body, err); err != nil {
+			return nil, nil, err
+		}
+	}
+	for _, f := range st.Functions {
+		body, err := r.function(f, live)
+		if err := add(f.ViewName, body, err); err != nil {
+			return nil, nil, err
+		}
+	}
+	for _, which := range st.Internals {
+		if err := add(which.ViewName(), r.s.names.internalRelation(which), nil); err != nil {
+			return nil, nil, err
+		}
+	}
+	return views, warnings, nil
+}
+
+// eager reports whether rows of a view are written as blocks come.
+func eager(t *tables.Table) bool {
+	return t.No == tables.NoLogEntries || t.No == tables.NoMeasures || t.No == tables.NoLogStats
+}
+
+// needsOf lists what the statement's owners must commit.
+func needsOf(st *dialect.Statement, processes []*catalog.ProcessRow) *needs {
+	n := &needs{}
+	for _, t := range st.Tables {
+		if eager(t.Table) {
+			n.addView(t.Name, nil)
+		} else {
+			n.archive = true
+		}
+	}
+	for i, v := range st.Instances {
+		if processes[i] == nil {
+			n.addView(v.Set, nil)
+		} else {
+			n.addView(v.Set, &processes[i].ID)
+		}
+	}
+	return n
+}
+
+func readsPartitions(st *dialect.Statement) bool {
+	for _, t := range st.Tables {
+		if eager(t.Table) {
+			return true
+		}
+	}
+	for _, f := range st.Functions {
+		if f.Name == "list_partitions" {
+			return true
+		}
+	}
+	return len(st.Instances) > 0
+}
+
+// table is the relation of a global table.
+func (r *run) table(ctx context.Context, t *tables.Table, live *partitions) (string, error) {
+	switch t.No {
+	case tables.NoProcesses:
+		f, err := r.s.snapshots.takeProcesses(ctx)
+		return r.snapshotRelation(t, f, err)
+	case tables.NoStreams:
+		f, err := r.s.snapshots.takeStreams(ctx)
+		return r.snapshotRelation(t, f, err)
+	case tables.NoBlocks:
+		return r.blocks(ctx, t)
+	}
+	begin, end := r.bounds(t)
+	paths, err := r.paths(ctx, live.prune(t.Name, begin, end, -1))
+	if err != nil {
+		return "", err
+	}
+	return fileRelation(t, paths, r.req.Range), nil
+}
+
+// bounds returns the times that a partition of a table must meet.
+func (r *run) bounds(t *tables.Table) (begin, end int64) {
+	if r.req.Range == nil {
+		return math.MinInt64, math.MaxInt64
+	}
+	return t.Range.FirstEnd(r.req.Range.Begin), r.req.Range.End
+}
+
+func (r *run) snapshotRelation(t *tables.Table, f *cachedFile, err error) (string, error) {
+	if err != nil {
+		return "", err
+	}
+	r.hold(f.release)
+	return fileRelation(t, []string{f.path}, r.req.Range), nil
+}
+
+// blocks is the relation of table blocks. Blocks are taken before streams and processes, so that what a block needs is
+// there if it is anywhere.
+func (r *run) blocks(ctx context.Context, t *tables.Table) (string, error) {
+	segments, err := r.s.snapshots.blocks.take(ctx, r.req.Range)
+	if err != nil {
+		return "", err
+	}
+	paths := make([]string, len(segments))
+	for i, f := range segments {
+		r.hold(f.release)
+		paths[i] = f.path
+	}
+	streams, err := r.s.snapshots.takeStreams(ctx)
+	if err != nil {
+		return "", err
+	}
+	r.hold(streams.release)
+	processes, err := r.s.snapshots.takeProcesses(ctx)
+	if err != nil {
+		return "", err
+	}
+	r.hold(processes.release)
+	return blocksRelation(t, paths, streams.path, processes.path, r.req.Range), nil
+}
+
+// instance is the relation of view_instance: the global files that may hold the process's rows, filtered.
+func (r *run) instance(ctx context.Context, v dialect.InstanceRef, p *catalog.ProcessRow, live *partitions) (string, error) {
+	if p == nil {
+		return r.table(ctx, v.Table, live)
+	}
+	if r.dry {
+		return emptyRelation(v.Table), nil
+	}
+	p, err := r.s.process(ctx, p.ID) // its last time may have moved since
+	if err != nil {
+		return "", err
+	}
+	begin, end := r.bounds(v.Table)
+	if p.HasBlocks {
+		begin = max(begin, saturatingAdd(p.FirstTime, -int64(lifetimeMargin)))
+		end = min(end, saturatingAdd(p.LastTime, int64(lifetimeMargin)))
+	}
+	paths, err := r.paths(ctx, live.prune(v.Set, begin, end, processBit(p.ID)))
+	if err != nil {
+		return "", err
+	}
+	return fileRelation(v.Table, paths, r.req.Range, `"process_id" = `+quoteText(p.ID.String())), nil
+}
+
+func saturatingAdd(a, b int64) int64 {
+	switch {
+	case b > 0 && a > math.MaxInt64-b:
+		return math.MaxInt64
+	case b < 0 && a < math.MinInt64-b:
+		return math.MinInt64
+	}
+	return a + b
+}
+
+// function is the relation of a table function's result.
+func (r *run) function(f dialect.FunctionRef, live *partitions) (string, error) {
+	if f.Name == "list_view_sets" {
+		return r.s.names.viewSetsRelation(), nil
+	}
+	t, _ := tables.Function(f.Name) // available let only these two through
+	file, err := r.s.snapshots.takePartitions(live)
+	if err != nil {
+		return "", err
+	}
+	r.hold(file.release)
+	return "SELECT " + columnList(t, "") + " FROM " + scan([]string{file.path}), nil
+}
+
+// paths returns where the engine finds the files of partitions, in their order.
+func (r *run) paths(ctx context.Context, parts []*catalog.Partition) ([]string, error) {
+	if r.dry && len(parts) > 1 {
+		parts = parts[:1] // all files of a view have one schema
+	}
+	out := make([]string, len(parts))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(fetches)
+	for i, p := range parts {
+		g.Go(func() (err error) {
+			out[i], err = r.s.parts.Files.LocalPath(ctx, p.Key)
+			if err != nil {
+				return fmt.Errorf("partition %d of %s: %w", p.PartNo, p.View, err)
+			}
+			return nil
+		})
+	}
+	return out, g.Wait()
+}
+
+// instances returns the processes that view_instance names, nil for the global instance.
+func (s *Service) instances(ctx context.Context, st *dialect.Statement) ([]*catalog.ProcessRow, error) {
+	out := make([]*catalog.ProcessRow, len(st.Instances))
+	for i, v := range st.Instances {
+		if v.ID == "global" {
+			continue
+		}
+		id, err := telemetry.ParseID(v.ID)
+		if err != nil {
+			return nil, fmt.Errorf("instance %q: %w", v.ID, err)
+		}
+		if out[i], err = s.process(ctx, id); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// errNoProcess is the text that clients know.
+var errNoProcess = errors.New("find_process: select from processes: no rows returned by a query that expected to return at least one row")
+
+// process returns a registered process. One that is not known yet may have been acked a moment ago: archive is asked first.
+func (s *Service) process(ctx context.Context, id telemetry.ID) (*catalog.ProcessRow, error) {
+	p, err := s.findProcess(ctx, id)
+	if err != nil || p != nil {
+		return p, err
+	}
+	if s.parts.Bus != nil {
+		shard := s.parts.Bus.ShardOf(bus.Eager, id)
+		freshen(ctx, s.parts.Bus, s.cfg.FreshenTimeout, []ask{{shard, bus.FlushRequest{Target: bus.TargetArchive, Process: id}}})
+		if p, err = s.findProcess(ctx, id); err != nil || p != nil {
+			return p, err
+		}
+	}
+	return nil, &Error{Code: codeInternal, Message: "External error: " + errNoProcess.Error(), Help: "no process " + id.String() + " is registered; SELECT process_id, exe FROM processes lists those that are"}
+}
+
+func (s *Service) findProcess(ctx context.Context, id telemetry.ID) (*catalog.ProcessRow, error) {
+	rows, err := s.parts.Catalog.Processes(ctx, []telemetry.ID{id})
+	if err != nil {
+		return nil, fmt.Errorf("find process %s: %w", id, err)
+	}
+	if len(rows) == 0 || rows[0].Registered == 0 {
+		return nil, nil //nolint:nilnil // a process that is not there is no failure yet
+	}
+	return &rows[0], nil
+}
+
+// available refuses what statements may name but this release does not build.
+func (s *Service) available(ctx context.Context, st *dialect.Statement) error {
+	for _, v := range st.Instances {
+		if !eager(v.Table) {
+			return notAvailable("view set %s is not available in this release", v.Set)
+		}
+	}
+	for _, f := range st.Functions {
+		switch f.Name {
+		case "list_view_sets", "list_partitions":
+		case "perfetto_trace_chunks":
+			if err := s.traceProcess(ctx, f); err != nil {
+				return err
+			}
+			return notAvailable("table function %s is not available in this release", f.Name)
+		default:
+			return notAvailable("table function %s is not available in this release", f.Name)
+		}
+	}
+	for _, name := range st.Calls {
+		return notAvailable("function %s is not available in this release", name)
+	}
+	return nil
+}
+
+// traceProcess checks the process of a trace, as clients expect it to be checked.
+func (s *Service) traceProcess(ctx context.Context, f dialect.FunctionRef) error {
+	if len(f.Args) == 0 {
+		return nil
+	}
+	name, _ := f.Args[0].(string)
+	id, err := telemetry.ParseID(name)
+	if err == nil {
+		p, err := s.findProcess(ctx, id)
+		if err != nil || p != nil {
+			return err
+		}
+	}
+	return &Error{Code: codeInvalid, Message: "Execution error: Trace generation failed: Process " + name + " not found"}
+}
+
+func notAvailable(format string, args ...any) error {
+	return &Error{Code: codeUnimplemented, Phase: phasePlan, Message: "This feature is not implemented: " + fmt.Sprintf(format, args...)}
+}
+
+// processBit is the bit of a process in the bitmaps of partitions.
+func processBit(id telemetry.ID) int { return catalog.ProcessBit(id) }

@@ -1,0 +1,224 @@
+package query
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/google/uuid"
+
+	"github.com/micromegas-go/micromegas/query/dialect"
+	"github.com/micromegas-go/micromegas/query/engine"
+)
+
+// Service answers statements. It is safe for concurrent use.
+type Service struct {
+	cfg        Config
+	parts      Parts
+	log        *slog.Logger
+	names      *names
+	statements *statementCache
+	index      *partitionIndex
+	snapshots  *snapshots
+	pins       pins
+	counts     counts
+}
+
+var _ Querier = (*Service)(nil)
+
+// New makes a service. It reads nothing yet: the first query that names a table does.
+func New(cfg Config, parts Parts) (*Service, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	folder, err := openCacheFolder(cfg.CacheDir)
+	if err != nil {
+		return nil, err
+	}
+	return &Service{
+		cfg:        cfg,
+		parts:      parts,
+		log:        parts.Log,
+		names:      newNames(),
+		statements: newStatementCache(cfg.Statements),
+		index:      newPartitionIndex(parts.Catalog),
+		snapshots:  newSnapshots(parts.Catalog, folder),
+	}, nil
+}
+
+// Close removes the service's files. No query may run or come any more.
+func (s *Service) Close() error {
+	s.snapshots.close()
+	return nil
+}
+
+// OldestCommit returns the least commit number that a running query reads at, or false when none runs. What was retired
+// after it must not be collected.
+func (s *Service) OldestCommit() (int64, bool) { return s.pins.oldest() }
+
+// Query answers a statement. The Answer must be closed.
+func (s *Service) Query(ctx context.Context, req Request) (*Answer, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.Timeout, errTooLong)
+	run := &run{s: s, req: req, id: uuid.NewString(), began: time.Now(), cancel: cancel}
+	s.counts.began()
+	a, err := run.start(ctx)
+	if err != nil {
+		err = run.fail(ctx, err)
+		run.end(err)
+		return nil, err
+	}
+	return a, nil
+}
+
+// Prepare returns the schema that Query's answer would have. Nothing is executed and no owner is asked.
+func (s *Service) Prepare(ctx context.Context, req Request) (*arrow.Schema, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.Timeout, errTooLong)
+	run := &run{s: s, req: req, id: uuid.NewString(), began: time.Now(), cancel: cancel, dry: true}
+	s.counts.began()
+	schema, err := run.prepare(ctx)
+	if err != nil {
+		err = run.fail(ctx, err)
+	}
+	run.end(err)
+	return schema, err
+}
+
+// rewrite checks and rewrites a statement, or remembers that it did.
+func (s *Service) rewrite(ctx context.Context, req *Request) (*dialect.Statement, error) {
+	key := statementKey{sql: req.SQL, admin: req.Admin}
+	if st, ok := s.statements.get(key); ok {
+		return st, nil
+	}
+	st, err := dialect.Rewrite(ctx, s.parts.Engine, s.names, req.SQL, dialect.Options{Admin: req.Admin, Eval: s.parts.Engine.Eval})
+	if err != nil {
+		return nil, err
+	}
+	if !st.Volatile {
+		s.statements.put(key, st)
+	}
+	return st, nil
+}
+
+// errTooLong is why a query's context ended.
+var errTooLong = errors.New("query ran too long")
+
+// run is one query under way.
+type run struct {
+	s       *Service
+	req     Request
+	id      string
+	began   time.Time
+	cancel  context.CancelFunc
+	dry     bool // only the schema is wanted
+	phase   string
+	st      *dialect.Statement
+	conn    *engine.Conn
+	release []func() // what the query holds until it ends
+	rows    int64
+	ended   bool
+}
+
+// start does everything up to the first batch.
+func (r *run) start(ctx context.Context) (*Answer, error) {
+	warnings, err := r.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	a := &Answer{QueryID: r.id, Warnings: warnings}
+	if r.st.Kind == dialect.Describe {
+		schema, err := r.describe(ctx)
+		if err != nil {
+			return nil, err
+		}
+		a.stream = r.wrap(ctx, describeResult(schema))
+		return a, nil
+	}
+	sql, opts, err := r.execution(ctx)
+	if err != nil {
+		return nil, err
+	}
+	result, err := r.conn.Query(ctx, sql, opts)
+	if err != nil {
+		return nil, err
+	}
+	if r.st.Kind == dialect.Explain || r.st.Kind == dialect.ExplainAnalyze {
+		result = explainResult(result)
+	}
+	r.phase = phaseExecute
+	a.stream = r.wrap(ctx, result)
+	return a, nil
+}
+
+// prepare returns the schema of the answer.
+func (r *run) prepare(ctx context.Context) (*arrow.Schema, error) {
+	if _, err := r.open(ctx); err != nil {
+		return nil, err
+	}
+	switch r.st.Kind {
+	case dialect.Describe:
+		return describeSchema(), nil
+	case dialect.Explain, dialect.ExplainAnalyze:
+		return explainSchema(), nil
+	}
+	return r.describe(ctx)
+}
+
+// open rewrites the statement, brings its tables up to date and makes them relations of a connection.
+func (r *run) open(ctx context.Context) (warnings []string, err error) {
+	r.phase = phasePlan
+	if r.st, err = r.s.rewrite(ctx, &r.req); err != nil {
+		return nil, err
+	}
+	r.phase = phasePhysical
+	views, warnings, err := r.relations(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(warnings) > 0 && r.req.Strict {
+		return nil, &Error{Code: codeUnavailable, Message: "External error: the answer may be incomplete: " + warnings[0]}
+	}
+	if r.conn, err = r.s.parts.Engine.Conn(ctx); err != nil {
+		return nil, err
+	}
+	for _, v := range views {
+		if err := r.conn.Exec(ctx, v); err != nil {
+			return nil, fmt.Errorf("make a relation: %w", err)
+		}
+	}
+	r.phase = phasePlan
+	return warnings, nil
+}
+
+// fail turns an error into the one that the caller gets.
+func (r *run) fail(ctx context.Context, err error) *Error {
+	e := r.s.errorOf(ctx, err, r.st)
+	if e.Phase == "" {
+		e.Phase = r.phase
+	}
+	e.QueryID = r.id
+	return e
+}
+
+// end frees everything, once, and writes the query down.
+func (r *run) end(err error) {
+	if r.ended {
+		return
+	}
+	r.ended = true
+	if r.conn != nil {
+		if cerr := r.conn.Close(); cerr != nil {
+			r.s.log.Warn("connection not closed", "query_id", r.id, "error", cerr)
+		}
+	}
+	for _, f := range r.release {
+		f()
+	}
+	r.cancel()
+	r.s.record(r, err)
+}
+
+// hold keeps something until the query ends.
+func (r *run) hold(release func()) { r.release = append(r.release, release) }
