@@ -39,8 +39,8 @@ type link struct {
 // comes before the statement begins.
 const interruptEvery = 5 * time.Millisecond
 
-// run calls f, which blocks in DuckDB, and interrupts it when ctx is done. It returns the error
-// of a done context, whatever f achieved.
+// run calls f, which blocks in DuckDB, and interrupts it when ctx is done. Any error of a call
+// whose ctx is done is reported as the interruption.
 func (l *link) run(ctx context.Context, f func() *Error) error {
 	if ctx.Err() != nil {
 		return interrupted(ctx)

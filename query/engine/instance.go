@@ -27,7 +27,7 @@ func openInstance(cfg Config) (*instance, error) {
 		return nil, fmt.Errorf("create configuration: DuckDB refuses it")
 	}
 	defer duckdb.DestroyConfig(&config)
-	// Errors with their position and candidates apart; local settings must be given here to
+	// Errors with their position and candidates apart. A local setting must be given here to
 	// reach every connection.
 	if duckdb.SetConfig(config, "errors_as_json", "true") != duckdb.StateSuccess {
 		return nil, fmt.Errorf("set errors_as_json: DuckDB refuses it")
@@ -53,9 +53,6 @@ func (inst *instance) prepare(cfg Config) error {
 		return fmt.Errorf("connect: DuckDB refuses it")
 	}
 	defer duckdb.Disconnect(&raw)
-	if err := execute(raw, "CREATE TYPE "+dictAlias+" AS VARCHAR"); err != nil {
-		return fmt.Errorf("define types: %w", err)
-	}
 	for _, s := range functions.Scalars() {
 		r, err := register(raw, &s)
 		if err != nil {

@@ -36,9 +36,6 @@ import (
 	"github.com/micromegas-go/micromegas/query/functions"
 )
 
-// dictAlias is the name of the type of texts that clients know as Dictionary(Int32, Utf8).
-const dictAlias = "DSTR"
-
 // registration keeps a registered function reachable from DuckDB's threads.
 type registration struct {
 	handle cgo.Handle
@@ -79,11 +76,11 @@ func register(conn duckdb.Connection, s *functions.Scalar) (registration, error)
 func logicalType(t functions.Type) duckdb.LogicalType {
 	switch t {
 	case functions.JSON:
-		return aliasType("JSON")
-	case functions.DText:
-		return aliasType(dictAlias)
+		return jsonType()
 	case functions.Blob:
 		return duckdb.CreateLogicalType(duckdb.TypeBlob)
+	case functions.Bool:
+		return duckdb.CreateLogicalType(duckdb.TypeBoolean)
 	case functions.Int32:
 		return duckdb.CreateLogicalType(duckdb.TypeInteger)
 	case functions.Int64:
@@ -95,15 +92,18 @@ func logicalType(t functions.Type) duckdb.LogicalType {
 	case functions.TextList:
 		return listType(duckdb.CreateLogicalType(duckdb.TypeVarchar))
 	case functions.JSONList:
-		return listType(aliasType("JSON"))
+		return listType(jsonType())
 	default:
 		return duckdb.CreateLogicalType(duckdb.TypeVarchar)
 	}
 }
 
-func aliasType(alias string) duckdb.LogicalType {
+// jsonAlias is how DuckDB tells JSON from other texts.
+const jsonAlias = "JSON"
+
+func jsonType() duckdb.LogicalType {
 	t := duckdb.CreateLogicalType(duckdb.TypeVarchar)
-	duckdb.LogicalTypeSetAlias(t, alias)
+	duckdb.LogicalTypeSetAlias(t, jsonAlias)
 	return t
 }
 
@@ -274,6 +274,8 @@ func hashText(a, b stringT) uint64 {
 
 func (c *scalarCall) store(outData unsafe.Pointer, i int) {
 	switch c.scalar.Result {
+	case functions.Bool:
+		*(*byte)(unsafe.Add(outData, i)) = byte(c.res.Int)
 	case functions.Int32, functions.Uint32:
 		*(*uint32)(unsafe.Add(outData, 4*i)) = uint32(c.res.Int)
 	case functions.Int64:
@@ -322,6 +324,8 @@ func (c *scalarCall) flush(vector unsafe.Pointer) {
 func (c *scalarCall) copyRows(outData unsafe.Pointer, outValid *[1 << 20]uint64) {
 	width := 16
 	switch c.scalar.Result {
+	case functions.Bool:
+		width = 1
 	case functions.Int32, functions.Uint32:
 		width = 4
 	case functions.Int64, functions.Float64:

@@ -109,15 +109,15 @@ func isDuration(t arrow.DataType) bool {
 	return ok && d.Unit == arrow.Nanosecond
 }
 
-// textColumn sends a text as what it stands for: JSON as binary documents, DSTR and JSON as
-// dictionaries where those are kept.
+// textColumn sends a text as what it stands for: JSON as binary documents; JSON, and what a
+// hint says, as dictionaries where those are kept.
 func (p planner) textColumn(id duckdb.Type, alias string, hint arrow.DataType) (arrow.DataType, column) {
 	var value arrow.DataType = arrow.BinaryTypes.String
 	encode := verbatim
-	wantsDictionary := alias == dictAlias
+	wantsDictionary := false
 	index := arrow.PrimitiveTypes.Int32
 	switch {
-	case alias == "JSON":
+	case alias == jsonAlias:
 		value, encode, wantsDictionary = arrow.BinaryTypes.Binary, binaryJSON, true
 	case id != duckdb.TypeVarchar:
 		value = arrow.BinaryTypes.Binary
@@ -139,7 +139,7 @@ func (p planner) textColumn(id duckdb.Type, alias string, hint arrow.DataType) (
 		t := &arrow.DictionaryType{IndexType: index, ValueType: value}
 		return t, &dictionary{t: t, interner: interner{encode: encode}}
 	}
-	if alias == "JSON" {
+	if alias == jsonAlias {
 		return value, &encoded{interner: interner{encode: encode}}
 	}
 	return value, &text{t: value}

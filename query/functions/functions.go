@@ -19,12 +19,12 @@ var Macros string
 type Type uint8
 
 // Types of arguments and results. JSON is a document in canonical text (package jsonb); as an
-// argument it is Text. DText is a text that clients know as Dictionary(Int32, Utf8).
+// argument it is Text.
 const (
 	Text Type = iota
 	JSON
-	DText
 	Blob
+	Bool
 	Int32
 	Int64
 	Uint32
@@ -72,5 +72,6 @@ func Scalars() []Scalar {
 	var all []Scalar
 	all = append(all, jsonScalars()...)
 	all = append(all, textScalars()...)
+	all = append(all, guardScalars()...)
 	return append(all, colorScalars()...)
 }

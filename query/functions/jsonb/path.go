@@ -7,11 +7,7 @@ import (
 	"strings"
 )
 
-// maxPathVisits bounds the values that one evaluation of a path may visit: .** repeated visits
-// them a power of the document's size otherwise.
-const maxPathVisits = 1 << 20
-
-// ErrPathTooCostly is the error of an evaluation past maxPathVisits.
+// ErrPathTooCostly is the error of an evaluation that used up its visits.
 var ErrPathTooCostly = errors.New("JSONPath visits too many values")
 
 // Path is a compiled JSONPath. It may be used by several goroutines.
@@ -68,8 +64,10 @@ func (x index) resolve(length int) int {
 }
 
 // Query returns the values that the path selects, in document order. The values belong to doc.
-func (p *Path) Query(doc *Value) ([]*Value, error) {
-	e := evaluation{root: doc}
+// Each value it looks at costs one of visits, which is decreased: .** repeated would visit a
+// power of the document's size, and nobody can interrupt it.
+func (p *Path) Query(doc *Value, visits *int) ([]*Value, error) {
+	e := evaluation{root: doc, visits: visits}
 	if p.predicate != nil {
 		truth, err := p.predicate.truth(&e, doc)
 		if err != nil {
@@ -83,11 +81,11 @@ func (p *Path) Query(doc *Value) ([]*Value, error) {
 
 type evaluation struct {
 	root   *Value
-	visits int
+	visits *int
 }
 
 func (e *evaluation) visit() error {
-	if e.visits++; e.visits > maxPathVisits {
+	if *e.visits--; *e.visits < 0 {
 		return ErrPathTooCostly
 	}
 	return nil
