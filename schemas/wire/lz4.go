@@ -93,6 +93,10 @@ type expander struct {
 	sized bool // dst has room for exactly the whole frame
 }
 
+// Decompress decompresses the first LZ4 frame of src into dst[:0], growing it as needed. More than limit bytes are an error, and so is
+// an empty src; what follows the frame is ignored.
+func Decompress(dst, src []byte, limit int) ([]byte, error) { return decompress(dst, src, limit) }
+
 // decompress decompresses the first frame of src into dst[:0], growing it as needed, and returns the result. More than limit bytes
 // are an error.
 func decompress(dst, src []byte, limit int) ([]byte, error) {
@@ -272,7 +276,13 @@ func grow(dst []byte, n int) []byte {
 func limitError(limit int) error { return fmt.Errorf("LZ4: more than %d bytes decompressed", limit) }
 
 // Compress appends src as one LZ4 frame: independent blocks as large as fit src, up to 4 MiB, with a content checksum.
-func Compress(dst, src []byte) []byte {
+func Compress(dst, src []byte) []byte { return appendFrame(dst, src, lz4.Fast) }
+
+// CompressHigh is Compress with a slow search for matches: some thirty times the time for three quarters of the bytes. It suits
+// payloads that are made once and sent often.
+func CompressHigh(dst, src []byte) []byte { return appendFrame(dst, src, lz4.Level9) }
+
+func appendFrame(dst, src []byte, level lz4.CompressionLevel) []byte {
 	code := byte(4)
 	for code < 7 && len(src) > 1<<(8+2*code) {
 		code++
@@ -283,7 +293,7 @@ func Compress(dst, src []byte) []byte {
 	dst = append(dst, byte(xxh32(dst[len(dst)-2:])>>8))
 	for rest := src; len(rest) > 0; {
 		n := min(len(rest), maxBlock)
-		dst = appendCompressed(dst, rest[:n])
+		dst = appendCompressed(dst, rest[:n], level)
 		rest = rest[n:]
 	}
 	dst = append(dst, 0, 0, 0, 0)
@@ -291,18 +301,25 @@ func Compress(dst, src []byte) []byte {
 }
 
 // appendCompressed appends one block, stored when compressing does not make it smaller.
-func appendCompressed(dst, src []byte) []byte {
+func appendCompressed(dst, src []byte, level lz4.CompressionLevel) []byte {
 	start := len(dst)
 	dst = append(dst, 0, 0, 0, 0)
 	bound := lz4.CompressBlockBound(len(src))
 	if cap(dst)-len(dst) < bound {
 		dst = grow(dst, bound)
 	}
-	n, err := lz4.CompressBlock(src, dst[len(dst):len(dst)+bound], nil)
+	n, err := compressBlock(src, dst[len(dst):len(dst)+bound], level)
 	if err != nil || n == 0 || n >= len(src) {
 		binary.LittleEndian.PutUint32(dst[start:], uint32(len(src))|blockStored)
 		return append(dst, src...)
 	}
 	binary.LittleEndian.PutUint32(dst[start:], uint32(n))
 	return dst[:len(dst)+n]
+}
+
+func compressBlock(src, dst []byte, level lz4.CompressionLevel) (int, error) {
+	if level == lz4.Fast {
+		return lz4.CompressBlock(src, dst, nil)
+	}
+	return lz4.CompressBlockHC(src, dst, level, nil, nil)
 }

@@ -160,7 +160,26 @@ func normal(t *testing.T, v any) any {
 	if err := dec.Decode(&out); err != nil {
 		t.Fatal(err)
 	}
-	return out
+	return normalFloats(out)
+}
+
+// normalFloats writes numbers with a fraction or an exponent in one way.
+func normalFloats(v any) any {
+	switch v := v.(type) {
+	case json.Number:
+		if f, err := v.Float64(); err == nil && strings.ContainsAny(v.String(), ".e") {
+			return "float " + strconv.FormatFloat(f, 'g', -1, 64)
+		}
+	case []any:
+		for i := range v {
+			v[i] = normalFloats(v[i])
+		}
+	case map[string]any:
+		for k := range v {
+			v[k] = normalFloats(v[k])
+		}
+	}
+	return v
 }
 
 func objectJSON(o *wire.Object) map[string]any {
@@ -181,11 +200,7 @@ func valueJSON(v wire.Value) any {
 		if f := v.Float(); math.IsNaN(f) || math.IsInf(f, 0) {
 			return map[string]string{"__f64": strings.ToLower(strings.TrimPrefix(strconv.FormatFloat(f, 'g', -1, 64), "+"))}
 		}
-		text := strconv.FormatFloat(v.Float(), 'f', -1, 64)
-		if !strings.Contains(text, ".") {
-			text += ".0"
-		}
-		return json.Number(text)
+		return json.Number(strconv.FormatFloat(v.Float(), 'e', -1, 64))
 	case wire.ValueText:
 		return strings.Clone(v.Text)
 	case wire.ValueObject:
