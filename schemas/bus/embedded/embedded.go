@@ -27,6 +27,8 @@ const (
 	MaxPayload = 1<<20 + 64<<10
 	// startTimeout bounds a start, which recovers streams (~0.8 s per GB kept).
 	startTimeout = 30 * time.Second
+	// readyStep is how often a start is asked whether it has failed.
+	readyStep = 100 * time.Millisecond
 	// shutdownTimeout bounds how long a stop waits for the server's goroutines.
 	shutdownTimeout = 10 * time.Second
 	// reconnectWait is the pause between two tries of a connection to come back: short, because Restart is (~30 ms).
@@ -120,20 +122,36 @@ func (s *Server) start() (*server.Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("embedded server: %w", err)
 	}
-	now.SetLogger(serverLog{s.log}, false, false)
+	fatal := make(chan string, 1)
+	now.SetLogger(serverLog{s.log, fatal}, false, false)
 	go now.Start() // returns once the server serves; Shutdown ends what it started
-	if !now.ReadyForConnections(startTimeout) {
+	if err := ready(now, fatal); err != nil {
 		stop(now)
-		return nil, fmt.Errorf("embedded server on %s: not ready after %v", options.StoreDir, startTimeout)
-	}
-	if !now.JetStreamEnabled() {
-		stop(now)
-		return nil, fmt.Errorf("embedded server on %s: JetStream did not start", options.StoreDir)
+		return nil, fmt.Errorf("embedded server on %s: %w", options.StoreDir, err)
 	}
 	if address, ok := now.Addr().(*net.TCPAddr); ok && !options.DontListen {
 		s.options.Port = address.Port // clients come back to the same one
 	}
 	return now, nil
+}
+
+// ready waits until a server serves, or has said that it never will.
+func ready(now *server.Server, fatal <-chan string) error {
+	deadline := time.Now().Add(startTimeout)
+	for !now.ReadyForConnections(readyStep) {
+		select {
+		case text := <-fatal:
+			return errors.New(text)
+		default:
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("not ready after %v", startTimeout)
+		}
+	}
+	if !now.JetStreamEnabled() {
+		return errors.New("JetStream did not start")
+	}
+	return nil
 }
 
 // stop shuts a server down and waits for it, within a bound: a disk that hangs must not hang the caller.
