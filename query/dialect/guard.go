@@ -29,6 +29,12 @@ func (r *rewriter) expression(n *node, e env) (*node, error) {
 			return nil, err
 		}
 		done = append(done, "subquery")
+		if child := n.get("child"); child != nil && child.isFunction("row") { // (a, b) IN (SELECT …) is no struct
+			if err := r.others(child, e, "class", "type"); err != nil {
+				return nil, err
+			}
+			done = append(done, "child")
+		}
 	case "LAMBDA":
 		// The parameters are names: with two of them the parser writes row(a, b), which is no call.
 		if !isParameterList(n.get("lhs")) {
@@ -49,8 +55,11 @@ func (r *rewriter) expression(n *node, e env) (*node, error) {
 	if err := r.others(n, e, done...); err != nil {
 		return nil, err
 	}
-	if arrow != "" {
+	switch {
+	case strings.HasPrefix(arrow, "Dictionary"):
 		return call(n, "mm_arrow_typeof", n.list("children")[0], textConstant(n, arrow)), nil
+	case arrow != "":
+		return textConstant(n, arrow), nil
 	}
 	return r.patch(n)
 }

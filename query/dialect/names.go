@@ -53,6 +53,10 @@ func (p *namer) write(n *node, bare bool) {
 	case "FUNCTION", "WINDOW":
 		p.function(n, bare)
 	case "CAST":
+		if v, ok := truth(n); ok {
+			p.b.WriteString("Boolean(" + v + ")")
+			return
+		}
 		if bare && !p.lenient {
 			p.odd = true // an argument: the engine shows the types
 			return
@@ -80,6 +84,20 @@ func (p *namer) write(n *node, bare bool) {
 	default:
 		p.odd = true
 	}
+}
+
+// truth returns the text of TRUE and FALSE, which the parser writes as casts.
+func truth(n *node) (string, bool) {
+	if n.get("cast_type").str("id") != "BOOLEAN" {
+		return "", false
+	}
+	switch s, _ := constantText(n.get("child")); s {
+	case "t":
+		return "true", true
+	case "f":
+		return "false", true
+	}
+	return "", false
 }
 
 var comparisons = map[string]string{

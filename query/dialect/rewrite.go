@@ -128,6 +128,7 @@ var renames = map[string]string{
 	"approx_distinct": "approx_count_distinct", "percentile_cont": "quantile_cont", "percentile_disc": "quantile_disc",
 	"var": "var_samp", "var_sample": "var_samp", "var_population": "var_pop", "covar": "covar_samp", "mean": "avg",
 	"make_array": "list_value", "first_value": "first", "last_value": "last", "get_current_timestamp": "now",
+	"array_any_value": "list_any_value",
 }
 
 // windowRenames are those that also stand before OVER.

@@ -109,6 +109,7 @@ func (r *rewriter) tableFunction(n *node, e env, f *frame) (*node, error) {
 		var columns []Column
 		if name == "range" || name == "generate_series" {
 			if len(n.list("column_name_alias")) == 0 {
+				n.set("alias", quote(alias)) // a list of columns needs a name before it
 				n.set("column_name_alias", listOf(quote("value")))
 			}
 			columns = []Column{{Name: "value"}}

@@ -1,13 +1,12 @@
 package sqltest
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"strconv"
 	"strings"
 	"time"
-
-	"context"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
@@ -152,7 +151,10 @@ func value(a arrow.Array, i int) any {
 	case *array.Dictionary:
 		return value(a.Dictionary(), a.GetValueIndex(i))
 	case *array.Map:
-		return listOf(a.ListValues(), a, i)
+		return pairs(a, i)
+	case *array.MonthDayNanoInterval:
+		v := a.Value(i)
+		return []any{"iv", int64(v.Months), int64(v.Days), v.Nanoseconds}
 	case *array.List:
 		return listOf(a.ListValues(), a, i)
 	case *array.Struct:
@@ -164,6 +166,16 @@ func value(a arrow.Array, i int) any {
 		return s
 	}
 	return a.ValueStr(i)
+}
+
+// pairs returns a map as a list of pairs.
+func pairs(m *array.Map, i int) []any {
+	begin, end := m.ValueOffsets(i)
+	out := make([]any, 0, end-begin)
+	for k := begin; k < end; k++ {
+		out = append(out, []any{value(m.Keys(), int(k)), value(m.Items(), int(k))})
+	}
+	return out
 }
 
 func listOf(items arrow.Array, list interface {

@@ -1,0 +1,35 @@
+package sqltest
+
+import (
+	"log/slog"
+	"testing"
+
+	"github.com/micromegas-go/micromegas/query/engine"
+)
+
+// OpenEngine opens an engine for a test, and runs scripts on it: statements that make the relations which the test needs.
+func OpenEngine(t testing.TB, scripts ...string) *engine.Engine {
+	t.Helper()
+	cfg := engine.DefaultConfig()
+	cfg.Threads = 1
+	e, err := engine.Open(cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := e.Close(); err != nil {
+			t.Errorf("close engine: %v", err)
+		}
+	})
+	conn, err := e.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for _, sql := range scripts {
+		if err := conn.Exec(t.Context(), sql); err != nil {
+			t.Fatalf("%v\n%s", err, sql)
+		}
+	}
+	return e
+}
