@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"net/url"
 	"os"
@@ -191,6 +192,9 @@ func (l *Lake) read(ctx context.Context, key string, off, n int64) ([]byte, erro
 	data, err := l.bucket.Read(ctx, key, off, n)
 	if err != nil {
 		return nil, fmt.Errorf("get %s: %w", key, err)
+	}
+	if n >= 0 && int64(len(data)) != n {
+		return nil, fmt.Errorf("get %s: %d bytes came of %d at %d: %w", key, len(data), n, off, io.ErrUnexpectedEOF)
 	}
 	return data, nil
 }

@@ -1,0 +1,183 @@
+package lake_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/micromegas-go/micromegas/schemas/catalog"
+	"github.com/micromegas-go/micromegas/schemas/lake"
+	"github.com/micromegas-go/micromegas/schemas/lake/laketest"
+	"github.com/micromegas-go/micromegas/schemas/telemetry"
+)
+
+// gcRows is the part of a catalog that a collection asks.
+type gcRows struct {
+	retired    []catalog.Partition
+	referenced map[string]bool
+	forgotten  []int64
+	err        error
+}
+
+func (r *gcRows) RetiredBefore(_ context.Context, t int64, limit int) ([]catalog.Partition, error) {
+	var found []catalog.Partition
+	for _, p := range r.retired {
+		if p.RetiredAt < t && len(found) < limit && !slices.Contains(r.forgotten, p.PartNo) {
+			found = append(found, p)
+		}
+	}
+	return found, r.err
+}
+
+func (r *gcRows) ForgetPartitions(_ context.Context, nos []int64) error {
+	r.forgotten = append(r.forgotten, nos...)
+	return r.err
+}
+
+func (r *gcRows) KeysReferenced(_ context.Context, keys []string) ([]bool, error) {
+	found := make([]bool, len(keys))
+	for i, k := range keys {
+		found[i] = r.referenced[k] || slices.ContainsFunc(r.retired, func(p catalog.Partition) bool {
+			return p.Key == k && !slices.Contains(r.forgotten, p.PartNo)
+		})
+	}
+	return found, r.err
+}
+
+func listKeys(t *testing.T, l *lake.Lake) []string {
+	t.Helper()
+	var keys []string
+	for o, err := range l.List(t.Context(), "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys = append(keys, o.Key)
+	}
+	return keys
+}
+
+func TestGCDeletesOnlyWhatNothingNeeds(t *testing.T) {
+	l := openMem(t)
+	for _, key := range []string{
+		"packs/live", "packs/orphan", "views/live", "views/orphan", "views/retired-long-ago", "views/retired-just-now",
+		"claims/adopted", "claims/on-bus", "claims/dropped", "foreign/file",
+	} {
+		if err := l.Put(t.Context(), key, []byte("12345")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	later := time.Now().Add(2 * time.Hour)
+	rows := &gcRows{
+		referenced: map[string]bool{"packs/live": true, "views/live": true, "claims/adopted": true},
+		retired: []catalog.Partition{
+			{PartNo: 7, Key: "views/retired-long-ago", Size: 5, RetiredAt: later.Add(-11 * time.Minute).UnixNano()},
+			{PartNo: 8, Key: "views/retired-just-now", Size: 5, RetiredAt: later.Add(-9 * time.Minute).UnixNano()},
+		},
+	}
+	opts := lake.GCOptions{
+		Now:        func() time.Time { return later },
+		ClaimOnBus: func(o lake.Object) bool { return strings.HasSuffix(o.Key, "on-bus") },
+	}
+	got, err := l.GC(t.Context(), rows, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := lake.GCResult{Scanned: 8, Orphans: 3, OrphanBytes: 15, Retired: 1, RetiredBytes: 5, ClaimsKept: 1}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("result (-want +got)\n%s", d)
+	}
+	left := []string{"claims/adopted", "claims/on-bus", "foreign/file", "packs/live", "views/live", "views/retired-just-now"}
+	if d := cmp.Diff(left, listKeys(t, l)); d != "" {
+		t.Errorf("what is left (-want +got)\n%s", d)
+	}
+	if d := cmp.Diff([]int64{7}, rows.forgotten); d != "" {
+		t.Errorf("rows forgotten (-want +got)\n%s", d)
+	}
+	opts.ClaimOnBus = nil
+	if got, err := l.GC(t.Context(), rows, opts); err != nil || got.Orphans+got.Retired != 0 || got.ClaimsKept != 1 {
+		t.Errorf("a second run = %+v, %v", got, err)
+	}
+}
+
+func TestGCLeavesYoungOrphans(t *testing.T) {
+	l := openMem(t)
+	key := lake.PackKey(eager0, 1)
+	if err := l.Put(t.Context(), key, nil); err != nil {
+		t.Fatal(err)
+	}
+	for age, want := range map[time.Duration]int{0: 0, 59 * time.Minute: 0, 61 * time.Minute: 1} {
+		now := time.Now().Add(age)
+		if err := l.Put(t.Context(), key, nil); err != nil {
+			t.Fatal(err)
+		}
+		got, err := l.GC(t.Context(), &gcRows{}, lake.GCOptions{Now: func() time.Time { return now }})
+		if err != nil || got.Orphans != want {
+			t.Errorf("at age %v: %d orphans deleted, %v; want %d", age, got.Orphans, err, want)
+		}
+	}
+}
+
+func TestGCGoesOnAfterFailedDeletions(t *testing.T) {
+	l, faults := openCounted(t, lake.Options{})
+	defer closeLake(t, l)
+	later := time.Now().Add(2 * time.Hour)
+	rows := &gcRows{}
+	const n = 1200 // more than one batch
+	for i := range n {
+		key := fmt.Sprintf("views/%04d", i)
+		if err := l.Put(t.Context(), key, nil); err != nil {
+			t.Fatal(err)
+		}
+		if i%2 == 0 {
+			rows.retired = append(rows.retired, catalog.Partition{PartNo: int64(i), Key: key})
+		}
+	}
+	faults.Decide(func(op laketest.Op, key string) laketest.Fault {
+		return laketest.Fault{Before: op == laketest.OpDelete && strings.HasSuffix(key, "7"), After: op == laketest.OpDelete && strings.HasSuffix(key, "4")}
+	})
+	opts := lake.GCOptions{Now: func() time.Time { return later }}
+	got, err := l.GC(t.Context(), rows, opts)
+	if !errors.Is(err, laketest.ErrInjected) || got.Failures == 0 {
+		t.Errorf("result = %+v, %v", got, err)
+	}
+	faults.Decide(nil)
+	if _, err := l.GC(t.Context(), rows, opts); err != nil {
+		t.Fatal(err)
+	}
+	if left := listKeys(t, l); len(left) != 0 || len(rows.forgotten) != n/2 {
+		t.Errorf("%d objects and %d rows left", len(left), n/2-len(rows.forgotten))
+	}
+	rows.err = errors.New("catalog is away")
+	if _, err := l.GC(t.Context(), rows, opts); !errors.Is(err, rows.err) {
+		t.Errorf("error = %v, want the catalog's", err)
+	}
+}
+
+func TestKeysAreUniqueAndValid(t *testing.T) {
+	l := openMem(t)
+	seen := map[string]bool{}
+	for range 3 {
+		for _, key := range []string{
+			lake.PackKey(eager0, 1), lake.PackKey(catalog.ShardID{Class: 'r', Gen: 1<<31 - 1, Shard: 255}, 1<<64-1),
+			lake.ViewKey("log_entries", 0), lake.ViewKey("measures", -1<<63), lake.ViewKey("measures", 1<<63-1),
+			lake.ClaimKey(telemetry.NewID()),
+		} {
+			if seen[key] {
+				t.Errorf("key %s twice", key)
+			}
+			seen[key] = true
+			if err := l.Put(t.Context(), key, nil); err != nil {
+				t.Errorf("key %s: %v", key, err)
+			}
+		}
+	}
+	if !lake.IsClaimKey(lake.ClaimKey(telemetry.NewID())) || lake.IsClaimKey(lake.PackKey(eager0, 1)) {
+		t.Error("IsClaimKey does not tell claims from packs")
+	}
+}
