@@ -37,7 +37,7 @@ type env struct {
 	log  *slog.Logger
 }
 
-func newEnv(t testing.TB) *env {
+func newEnv(t testing.TB, change ...func(*bus.Config)) *env {
 	t.Helper()
 	e := &env{t: t, log: slog.New(slog.DiscardHandler)}
 	if testing.Verbose() {
@@ -59,7 +59,11 @@ func newEnv(t testing.TB) *env {
 	}
 	t.Cleanup(func() { e.lake.Close() })
 	server := bustest.NewEnv(t)
-	if e.bus, err = bus.Open(ctx, server.Connect(t), archive.Generations{Catalog: e.cat}, e.lake, bus.DefaultConfig(), e.log); err != nil {
+	busCfg := bus.DefaultConfig()
+	for _, f := range change {
+		f(&busCfg)
+	}
+	if e.bus, err = bus.Open(ctx, server.Connect(t), archive.Generations{Catalog: e.cat}, e.lake, busCfg, e.log); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { e.bus.Close() })

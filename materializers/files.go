@@ -76,7 +76,7 @@ func (f *viewFiles) make(rows *columnar.Rows, view int, segments []segment, cfg 
 	var files []built
 	for _, bucket := range buckets {
 		sel := f.buckets[bucket]
-		file, err := f.own.write(rows, sel, bucket, cfg.RowGroupRows)
+		file, err := f.own.write(rows, sel, bucket, groupRows(rows, cfg))
 		if err != nil {
 			return nil, err
 		}
@@ -85,7 +85,7 @@ func (f *viewFiles) make(rows *columnar.Rows, view int, segments []segment, cfg 
 			f.rows[i].Reset()
 			d.Append(f.rows[i], rows, sel)
 			f.sel = columnar.Identity(f.sel, f.rows[i].Len())
-			more, err := f.derived[i].write(f.rows[i], f.sel, bucket, cfg.RowGroupRows)
+			more, err := f.derived[i].write(f.rows[i], f.sel, bucket, groupRows(f.rows[i], cfg))
 			if err != nil {
 				return nil, err
 			}
@@ -94,6 +94,16 @@ func (f *viewFiles) make(rows *columnar.Rows, view int, segments []segment, cfg 
 		}
 	}
 	return files, nil
+}
+
+// groupRows returns how many rows a row group has: fewer than RowGroupRows where rows are long, since a merge holds a whole row
+// group of each input.
+func groupRows(rows *columnar.Rows, cfg Config) int {
+	if rows.Len() == 0 {
+		return cfg.RowGroupRows
+	}
+	average := max(1, rows.Bytes()/rows.Len())
+	return max(1, min(cfg.RowGroupRows, cfg.MergeMemory/average))
 }
 
 // split chooses the rows of each bucket, in order of arrival within a process and in order of the blocks' first time, so that the

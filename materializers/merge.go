@@ -15,7 +15,7 @@ import (
 
 // Merging. Commits leave small files. The merger keeps few: in each bucket of each table it merges files of one level as soon as there
 // are MergeFiles of them, into one of the next level, so a row is rewritten once a level: log_8(files) times. When a bucket is over,
-// it merges what is left into as few files as MergeBytes allows, but never a file four times as large as all that would join it,
+// it merges what is left into as few files as MergeBytes allows, but never a file twice as large as all that would join it,
 // so that late rows do not rewrite a bucket again and again.
 
 // group is the live files of one bucket of one table.
@@ -146,8 +146,9 @@ func (g *merger) remove(no int64) {
 	}
 }
 
-// dominant: a file this many times as large as all smaller ones together is left alone.
-const dominant = 4
+// dominant: a file with this many times the rows of all smaller ones together is left alone. So a bucket that late rows keep
+// trickling into grows by half with each rewrite, and keeps a handful of files.
+const dominant = 2
 
 // choose returns the files of a bucket that are to be merged now.
 func (g *merger) choose(key group, files map[int64]catalog.Partition, now time.Time) []catalog.Partition {
@@ -171,19 +172,21 @@ func (g *merger) choose(key group, files map[int64]catalog.Partition, now time.T
 	if !g.closed(key, small, now) {
 		return nil
 	}
-	slices.SortFunc(small, func(a, b catalog.Partition) int {
-		return cmp.Or(cmp.Compare(a.Size, b.Size), cmp.Compare(a.PartNo, b.PartNo))
-	})
+	bySize(small)
 	var sum int64
 	n := 0
-	for _, p := range small {
-		if n > 0 && p.Size > dominant*sum {
-			break
+	for i, p := range small {
+		if p.Rows <= dominant*sum {
+			n = i + 1
 		}
-		sum += p.Size
-		n++
+		sum += p.Rows
 	}
 	return g.bounded(small[:n])
+}
+
+// bySize orders files by rows.
+func bySize(files []catalog.Partition) {
+	slices.SortFunc(files, func(a, b catalog.Partition) int { return cmp.Or(cmp.Compare(a.Rows, b.Rows), cmp.Compare(a.PartNo, b.PartNo)) })
 }
 
 // closed reports whether no more files of a bucket are expected: its time and the grace are over, and the newest file is that old.

@@ -20,11 +20,11 @@ type ShardStats struct {
 
 // Stats tells what the materializers of this process do.
 type Stats struct {
-	Shards        map[bus.Shard]ShardStats // shards owned now
-	Unknown       int64                    // events of unknown types
-	Cut, NULs     int64                    // texts that were cut or had NULs replaced
-	Merges        int64                    // merges done
-	MergedRows    int64                    // rows rewritten by them
+	Shards        map[string]ShardStats // by bus.Shard.String, those owned now
+	Unknown       int64                 // events of unknown types
+	Cut, NULs     int64                 // texts that were cut or had NULs replaced
+	Merges        int64                 // merges done
+	MergedRows    int64                 // rows rewritten by them
 	MergeFailures int64
 }
 
@@ -43,11 +43,11 @@ func (c *counters) update(fn func(*Stats)) {
 func (c *counters) shard(s bus.Shard, fn func(*ShardStats)) {
 	c.update(func(all *Stats) {
 		if all.Shards == nil {
-			all.Shards = map[bus.Shard]ShardStats{}
+			all.Shards = map[string]ShardStats{}
 		}
-		one := all.Shards[s]
+		one := all.Shards[s.String()]
 		fn(&one)
-		all.Shards[s] = one
+		all.Shards[s.String()] = one
 	})
 }
 
@@ -75,7 +75,7 @@ func (c *counters) commit(s bus.Shard, seq uint64, rows, parked int) {
 }
 
 func (c *counters) leave(s bus.Shard) {
-	c.update(func(all *Stats) { delete(all.Shards, s) })
+	c.update(func(all *Stats) { delete(all.Shards, s.String()) })
 }
 
 func (c *counters) snapshot() Stats {

@@ -1,0 +1,170 @@
+package materializers_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/micromegas-go/micromegas/materializers"
+	"github.com/micromegas-go/micromegas/materializers/columnar"
+	"github.com/micromegas-go/micromegas/materializers/logs"
+	"github.com/micromegas-go/micromegas/materializers/measures"
+	"github.com/micromegas-go/micromegas/schemas/telemetry"
+	"github.com/micromegas-go/micromegas/schemas/wire"
+)
+
+// captured holds the blocks of production size that the load generator repeats.
+type captured struct {
+	process *materializers.Process
+	decoder map[telemetry.Tag]*wire.Decoder
+	blocks  map[telemetry.Tag][][]byte
+}
+
+func readCaptured(t testing.TB) captured {
+	t.Helper()
+	files, err := filepath.Glob("../producers/loadgen/load/*.cbor")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%d load files, %v", len(files), err)
+	}
+	c := captured{decoder: map[telemetry.Tag]*wire.Decoder{}, blocks: map[telemetry.Tag][][]byte{}}
+	tags := map[telemetry.ID]telemetry.Tag{}
+	for i, file := range files {
+		body, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch {
+		case i == 0:
+			p, err := wire.DecodeProcess(body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.process = &materializers.Process{Process: p, Text: p.ID.String(), Properties: telemetry.PropertiesJSON(p.Properties)}
+		case i < 4:
+			s, err := wire.DecodeStream(body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tag := telemetry.TagOf(s.Tags)
+			tags[s.ID] = tag
+			if c.decoder[tag], err = wire.NewDecoder(s.Dependencies, s.Objects, wire.DefaultLimits); err != nil {
+				t.Fatal(err)
+			}
+		default:
+			b, _, err := wire.DecodeBlockEnvelope(body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.blocks[tags[b.StreamID]] = append(c.blocks[tags[b.StreamID]], body)
+		}
+	}
+	return c
+}
+
+// fill appends n blocks of processes, 20 of them, and returns the rows.
+func (c *captured) fill(t testing.TB, v *materializers.View, rows *columnar.Rows, n int) {
+	t.Helper()
+	bodies := c.blocks[v.Tag]
+	for i := range n {
+		body, err := wire.DecodeBlock(bodies[i%len(bodies)])
+		if err != nil {
+			t.Fatal(err)
+		}
+		process := *c.process
+		process.ID[15] = byte(i % 20)
+		process.Text = process.ID.String()
+		clock, err := telemetry.NewClock(process.Process, body.Block)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := telemetry.ID{0: byte(i), 1: byte(i >> 8), 2: 1}
+		_, err = v.Append(rows, &materializers.Source{
+			Process: &process, StreamID: process.Text, BlockID: id.String(), InsertTime: body.EndTime, Block: &body,
+			Decoder: c.decoder[v.Tag], Clock: clock, MaxRows: 1 << 20,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows.Forget()
+	}
+}
+
+// BenchmarkDecode decodes blocks into columns; BenchmarkFile sorts and encodes what comes of it too, derived tables included:
+// the CPU that a committed row costs but for archive, catalog and the write. Rows per second are per core.
+func BenchmarkDecode(b *testing.B) { benchViews(b, false) }
+
+func BenchmarkFile(b *testing.B) { benchViews(b, true) }
+
+func benchViews(b *testing.B, files bool) {
+	c := readCaptured(b)
+	for _, v := range []materializers.View{logs.View(), measures.View()} {
+		for _, blocks := range []int{4, 60} {
+			b.Run(v.Table.Name+"/"+map[int]string{4: "flush", 60: "full"}[blocks], func(b *testing.B) {
+				rows := columnar.NewRows(v.Table)
+				encoder := newEncoder(b, &v)
+				total, size := 0, 0
+				b.ReportAllocs()
+				for b.Loop() {
+					rows.Reset()
+					c.fill(b, &v, rows, blocks)
+					total += rows.Len()
+					if files {
+						size += encoder.encode(b, rows)
+					}
+				}
+				b.ReportMetric(float64(total)/b.Elapsed().Seconds(), "rows/s")
+				b.ReportMetric(float64(size)/float64(total), "B/row")
+			})
+		}
+	}
+}
+
+// encoder makes the files of a view.
+type encoder struct {
+	view    *materializers.View
+	sorter  *columnar.Sorter
+	writer  *columnar.Writer
+	derived []encoder
+	rows    *columnar.Rows
+	sel     []int32
+}
+
+func newEncoder(t testing.TB, v *materializers.View) *encoder {
+	e := &encoder{view: v, sorter: columnar.NewSorter(v.Order)}
+	var err error
+	if e.writer, err = columnar.NewWriter(v.Table); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range v.Derived {
+		more := newEncoder(t, &materializers.View{Table: d.Table, Order: d.Order})
+		more.rows = columnar.NewRows(d.Table)
+		e.derived = append(e.derived, *more)
+	}
+	return e
+}
+
+func (e *encoder) encode(t testing.TB, rows *columnar.Rows) int {
+	e.sel = columnar.Identity(e.sel, rows.Len())
+	e.sorter.Sort(rows, e.sel)
+	e.writer.Begin()
+	var s columnar.Summary
+	for begin := 0; begin < len(e.sel); begin += 120_000 {
+		part := e.sel[begin:min(len(e.sel), begin+120_000)]
+		if err := e.writer.WriteRowGroup(rows, part); err != nil {
+			t.Fatal(err)
+		}
+		s.Add(rows, part)
+	}
+	data, err := e.writer.Finish()
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := len(data)
+	for i := range e.derived {
+		d := &e.derived[i]
+		d.rows.Reset()
+		e.view.Derived[i].Append(d.rows, rows, e.sel)
+		size += d.encode(t, d.rows)
+	}
+	return size
+}
