@@ -9,7 +9,7 @@ import (
 
 // Binary form, big-endian: a container is a header (3 bits of type, 29 of count), one entry
 // (4 bits of type, 28 of byte length) per value – for an object all keys, then all values – and
-// the payloads in the same order. A scalar document is a container of one entry. For example
+// the payloads in the same order. A scalar document is a container of one entry, whose count is 0. For example
 // {"a":"b"} is 40000001 10000001 10000001 61 62.
 const (
 	headArray  = 0x80000000
@@ -48,7 +48,7 @@ func Append(dst []byte, v *Value) ([]byte, error) {
 	if v.Kind == Array || v.Kind == Object {
 		return appendContainer(dst, v)
 	}
-	dst = binary.BigEndian.AppendUint32(dst, headScalar|1)
+	dst = binary.BigEndian.AppendUint32(dst, headScalar)
 	at := len(dst)
 	dst = append(dst, 0, 0, 0, 0)
 	return appendValue(dst, at, v)
@@ -195,10 +195,10 @@ func decodeContainer(doc []byte, depth int, scalar bool) (Value, []byte, error) 
 	doc = doc[4:]
 	switch head & headMask {
 	case headScalar:
-		if !scalar || count != 1 {
+		if !scalar {
 			return Value{}, nil, fmt.Errorf("%w: misplaced scalar", errCorrupt)
 		}
-		values, rest, err := decodeArray(doc, count, depth)
+		values, rest, err := decodeArray(doc, 1, depth)
 		if err != nil {
 			return Value{}, nil, err
 		}

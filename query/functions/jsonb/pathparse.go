@@ -205,11 +205,12 @@ func (p *pathParser) primary(depth int, top bool) (expr, error) {
 		steps, err := p.steps(depth)
 		return &pathExpr{c == '@', steps}, err
 	case c == '"' || c == '\'':
+		first := top && p.i == 0
 		s, err := p.quoted()
 		if err != nil {
 			return nil, err
 		}
-		if top && p.i == len(p.s) || top && strings.IndexByte(".:[?", p.peek()) >= 0 {
+		if first {
 			return p.namedPath(s, depth) // "quoted".name
 		}
 		return &literal{StringValue(s)}, nil
