@@ -171,25 +171,32 @@ func (db *DB) ExistingBlocks(ctx context.Context, keys []catalog.BlockKey) ([]bo
 	if len(keys) == 0 {
 		return exist, nil
 	}
+	var args []any
 	err := db.snapshot(ctx, func(t *sql.Tx) error {
-		st, err := t.PrepareContext(ctx, "SELECT EXISTS(SELECT 1 FROM blocks WHERE stream_no = (SELECT stream_no FROM streams WHERE stream_id = ?) AND begin_time = ? AND block_id = ?)")
-		if err != nil {
-			return err
-		}
-		defer st.Close()
-		for i := range keys {
-			k := &keys[i]
-			if err := st.QueryRowContext(ctx, k.StreamID[:], catalog.TruncateToMicroseconds(k.BeginTime), k.BlockID[:]).Scan(&exist[i]); err != nil {
-				return err
+		return inGroups(len(keys), func(from, to int) error {
+			args = args[:0]
+			for i := from; i < to; i++ {
+				args = append(args, i, keys[i].StreamID[:], catalog.TruncateToMicroseconds(keys[i].BeginTime), keys[i].BlockID[:])
 			}
-		}
-		return nil
+			found, err := collect(ctx, t, func(rows *sql.Rows) (i int, err error) {
+				err = rows.Scan(&i)
+				return i, err
+			}, selectExisting[to-from], args...)
+			for _, i := range found {
+				exist[i] = true
+			}
+			return err
+		})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("look up blocks: %w", err)
 	}
 	return exist, nil
 }
+
+// selectExisting finds keys among the blocks; the cross joins keep the keys outermost.
+var selectExisting = newMulti("WITH k(i, stream_id, begin_time, block_id) AS (VALUES ", 4,
+	") SELECT i FROM k CROSS JOIN streams USING(stream_id) CROSS JOIN blocks USING(stream_no, begin_time, block_id)")
 
 const selectPacks = "SELECT pack_no, class, gen, shard, first_seq, last_seq, key, size, created, adopted FROM packs "
 
