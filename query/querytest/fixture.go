@@ -184,3 +184,27 @@ func fixtureStats() []Row {
 		count(0, P1, 4, "game::boot", 1), count(1, P2, 4, "srv", 1), count(2, P2, 2, "srv", 1),
 	}
 }
+
+// ExtraBlocks archives n more blocks of the fixture's first stream, in their own commit; step tells one call from another.
+func (e *Env) ExtraBlocks(t testing.TB, step, n int) {
+	t.Helper()
+	var blocks []catalog.BlockReg
+	for i := range n {
+		at := 300 + float64(step) + float64(i)/10
+		blocks = append(blocks, catalog.BlockReg{
+			Block:      telemetry.Block{ID: BlockID(1000 + 10*step + i), StreamID: StreamID(1), ProcessID: P1, BeginTime: At(at), EndTime: At(at + 1)},
+			InsertTime: At(at + 2), PackLength: 1,
+		})
+	}
+	e.Archive(t, nil, nil, blocks)
+}
+
+// Blocks returns the number of blocks in the catalog.
+func (e *Env) Blocks(t testing.TB) int64 {
+	t.Helper()
+	s, err := e.Catalog.Stats(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Blocks
+}
