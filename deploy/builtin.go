@@ -1,0 +1,19 @@
+package deploy
+
+import (
+	"github.com/micromegas-go/micromegas/gateway"
+	"github.com/micromegas-go/micromegas/gateway/nativehttp"
+	"github.com/micromegas-go/micromegas/materializers"
+	"github.com/micromegas-go/micromegas/materializers/logs"
+	"github.com/micromegas-go/micromegas/materializers/measures"
+)
+
+// builtinProtocols lists what the gateway speaks.
+func builtinProtocols() []gateway.Protocol {
+	return []gateway.Protocol{nativehttp.Protocol()}
+}
+
+// builtinViews lists the views that materializers build as data comes.
+func builtinViews() []materializers.View {
+	return []materializers.View{logs.View(), measures.View()}
+}

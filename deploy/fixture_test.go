@@ -1,0 +1,238 @@
+package deploy_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/micromegas-go/micromegas/schemas/bus"
+	"github.com/micromegas-go/micromegas/schemas/catalog"
+	"github.com/micromegas-go/micromegas/schemas/catalog/sqlite"
+	"github.com/micromegas-go/micromegas/schemas/lake"
+	"github.com/micromegas-go/micromegas/schemas/telemetry"
+	"github.com/micromegas-go/micromegas/schemas/wire"
+)
+
+// t0 is the fixture's moment zero; "at" counts from it.
+var t0 = time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
+
+func at(seconds float64) int64 { return t0.UnixNano() + int64(seconds*1e9+0.5) }
+
+func fixtureID(t *testing.T, text string) telemetry.ID {
+	t.Helper()
+	id, err := telemetry.ParseID(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func processID(t *testing.T, n int) telemetry.ID {
+	return fixtureID(t, fmt.Sprintf("%[1]d%[1]d%[1]d%[1]d%[1]d%[1]d%[1]d%[1]d-%[1]d%[1]d%[1]d%[1]d-4%[1]d%[1]d%[1]d-8%[1]d%[1]d%[1]d-%[1]d%[1]d%[1]d%[1]d%[1]d%[1]d%[1]d%[1]d%[1]d%[1]d%[1]d%[1]d", n))
+}
+
+func streamID(t *testing.T, n int) telemetry.ID {
+	return fixtureID(t, fmt.Sprintf("aaaaaaaa-0000-4000-8000-00000000000%d", n))
+}
+
+func blockID(t *testing.T, n int) telemetry.ID {
+	return fixtureID(t, fmt.Sprintf("bbbbbbbb-0000-4000-8000-0000000000%02d", n))
+}
+
+// fixtureProcesses are P1 … P3 with their times of registration.
+func fixtureProcesses(t *testing.T) []catalog.ProcessReg {
+	p := func(n int, exe, user, real, computer, distro, cpu string, frequency int64, start float64, ticks int64, insert float64) catalog.ProcessReg {
+		return catalog.ProcessReg{InsertTime: at(insert), Process: telemetry.Process{
+			ID: processID(t, n), Exe: exe, Username: user, Realname: real, Computer: computer, Distro: distro, CPUBrand: cpu,
+			TSCFrequency: frequency, StartTime: at(start), StartTicks: ticks,
+		}}
+	}
+	p1 := p(1, "game.exe", "alice", "Alice A", "PC1", "Windows 11", "CPU X", 1e9, 0, 1000000, 1)
+	p1.Properties = []telemetry.Property{{Key: "build-version", Value: "1.2.3"}, {Key: "platform", Value: "win64"}}
+	p2 := p(2, "server", "svc", "Service", "SRV1", "Linux", "CPU Y", 0, 60, 500, 60.5)
+	p2.ParentID = p1.ID
+	p3 := p(3, "checkout", "otel", "otel", "POD1", "Linux", "CPU Z", 1e9, 200, 0, 201.5)
+	p3.Properties = []telemetry.Property{{Key: "service.name", Value: "checkout"}}
+	return []catalog.ProcessReg{p1, p2, p3}
+}
+
+// fixtureStreams are S1 … S8.
+func fixtureStreams(t *testing.T) []catalog.StreamReg {
+	s := func(n, process int, tag string, insert float64, types func() (deps, objs []telemetry.Type), properties ...telemetry.Property) catalog.StreamReg {
+		r := catalog.StreamReg{InsertTime: at(insert), Stream: telemetry.Stream{
+			ID: streamID(t, n), ProcessID: processID(t, process), Tags: []string{tag}, Properties: properties, Format: telemetry.FormatTransit,
+		}}
+		r.Dependencies, r.Objects = types()
+		r.DependenciesCBOR, r.ObjectsCBOR = wire.AppendTypes(nil, r.Dependencies), wire.AppendTypes(nil, r.Objects)
+		return r
+	}
+	none := func() (deps, objs []telemetry.Type) { return nil, nil }
+	otlp := s(8, 3, "trace", 201.6, none)
+	otlp.Format = "otlp/v1/traces"
+	return []catalog.StreamReg{
+		s(1, 1, "log", 1.1, wire.LogTypes),
+		s(2, 1, "metrics", 1.1, wire.MetricsTypes),
+		s(3, 1, "cpu", 1.1, wire.CPUTypes, telemetry.Property{Key: "thread-id", Value: "1234"}, telemetry.Property{Key: "thread-name", Value: "main"}),
+		s(4, 1, "cpu", 1.1, wire.CPUTypes, telemetry.Property{Key: "thread-id", Value: "1235"}),
+		s(5, 1, "image", 1.1, wire.ImageTypes),
+		s(6, 1, "net", 1.1, wire.NetTypes),
+		s(7, 2, "log", 60.6, wire.LogTypes),
+		otlp,
+	}
+}
+
+// fixtureBlock is a block, its class and its events. The events of spans, images and net are not needed by what is built
+// as data comes: their payloads are empty, and only their rows in blocks count.
+type fixtureBlock struct {
+	class       bus.Class
+	insert      int64
+	payloadSize int64
+	block       telemetry.Block
+	events      emitter
+}
+
+func fixtureBlocks(t *testing.T) []fixtureBlock {
+	b := func(n, stream, process int, begin, end float64, beginTicks, endTicks int64, objects int32, offset int64, insert float64) fixtureBlock {
+		return fixtureBlock{class: bus.Raw, insert: at(insert), payloadSize: int64(1000 + n), block: telemetry.Block{
+			ID: blockID(t, n), StreamID: streamID(t, stream), ProcessID: processID(t, process),
+			BeginTime: at(begin), EndTime: at(end), BeginTicks: beginTicks, EndTicks: endTicks, NbObjects: objects, ObjectOffset: offset,
+		}}
+	}
+	blocks := []fixtureBlock{
+		b(1, 1, 1, 1, 60, 1e9, 60e9, 4, 0, 61),
+		b(2, 1, 1, 60, 120, 60e9, 120e9, 2, 4, 121),
+		b(3, 7, 2, 60, 180, 0, 120000000, 2, 0, 181),
+		b(4, 2, 1, 1, 60, 1e9, 60e9, 7, 0, 62),
+		b(5, 3, 1, 5, 6, 5e9, 6e9, 8, 0, 63),
+		b(6, 3, 1, 6, 7, 6e9, 7e9, 4, 8, 64),
+		b(7, 4, 1, 10, 11, 10e9, 11e9, 3, 0, 65),
+		b(8, 4, 1, 11, 12, 11e9, 12e9, 4, 3, 66),
+		b(9, 5, 1, 70, 71, 70e9, 71e9, 1, 0, 122),
+		b(10, 6, 1, 80, 81, 80e9, 81e9, 8, 0, 123),
+		b(11, 8, 3, 200, 201, 0, 1e9, 2, 0, 202),
+	}
+	p1 := func(seconds float64) int64 { return 1000000 + at(seconds) - t0.UnixNano() }
+	e := &blocks[0].events
+	e.log(p1(1), 4, "game::boot", "starting")
+	e.log(1000000+2500000001, 3, "game::net", "slow peer", "peer", "bob", "ms", "250")
+	e.log(p1(30), 2, "game::net", "disconnect", "peer", "bob")
+	e.log(1000000+59999999999, 4, "game::boot", "ready")
+	e = &blocks[1].events
+	e.log(p1(61), 5, "game::ai", "tick 1")
+	e.log(p1(119), 1, "game::core", "crash", "Peer", "eve")
+	e = &blocks[2].events
+	e.log(1000500, 4, "srv", "listening")
+	e.log(90000500, 2, "srv", "timeout")
+	e = &blocks[3].events
+	for i := range 3 {
+		e.float(p1(float64(10+10*i)), "game::perf", "frame_time", "ms", float64(1+i))
+	}
+	e.integer(p1(30.5), "game::perf", "fps", "count", 60)
+	e.float(p1(40), "game::perf", "frame_time", "ms", 11)
+	e.float(p1(50), "game::perf", "frame_time", "ms", 12, "map", "Oslo")
+	e.integer(p1(55), "game::load", "load_time", "ticks", 1500000000)
+	for i := range blocks[:4] {
+		blocks[i].class = bus.Eager
+	}
+	return blocks
+}
+
+// startFixture starts a server on a data folder into which the fixture was archived with its own insert times.
+func startFixture(t *testing.T) *process {
+	t.Helper()
+	dir := newDataDir(t)
+	loadFixture(t, dir)
+	p := startServe(t, dir)
+	eventually(t, 30*time.Second, "the fixture's rows in the views", func() bool {
+		return p.count("SELECT count(*) FROM log_entries") == 8 && p.count("SELECT count(*) FROM measures") == 7
+	})
+	return p
+}
+
+// loadFixture writes the fixture as archive does: a pack a class, then the catalog's rows. The bus never saw it, so a
+// server that opens the folder finds a bus that was lost and goes on with a new generation.
+func loadFixture(t *testing.T, dir string) {
+	t.Helper()
+	ctx := t.Context()
+	log := slog.New(slog.DiscardHandler)
+	cat, err := sqlite.Open(ctx, filepath.Join(dir, "catalog.db"), log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cat.Close()
+	l, err := lake.Open(ctx, folderURI(t, filepath.Join(dir, "lake")), lake.Options{CacheDir: filepath.Join(dir, "cache", "lake")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	blocks := fixtureBlocks(t)
+	archiveFixture(ctx, t, cat, l, bus.Eager, blocks, fixtureProcesses(t), fixtureStreams(t))
+	archiveFixture(ctx, t, cat, l, bus.Raw, blocks, nil, nil)
+}
+
+func archiveFixture(ctx context.Context, t *testing.T, cat catalog.Catalog, l *lake.Lake, class bus.Class, blocks []fixtureBlock, processes []catalog.ProcessReg, streams []catalog.StreamReg) {
+	t.Helper()
+	shard := catalog.ShardID{Class: byte(class)}
+	if err := cat.OpenGeneration(ctx, catalog.Generation{ShardID: shard, Stream: "lost-" + string(class), Created: 1, FirstSeq: 1}); err != nil {
+		t.Fatal(err)
+	}
+	lease, err := cat.AcquireLease(ctx, "archive/"+string(class)+"/0", "fixture", time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var records []*bus.Record
+	var rows []catalog.BlockReg
+	for _, p := range processes {
+		records = append(records, &bus.Record{Kind: bus.KindProcess, InsertTimeUs: p.InsertTime / 1000, ProcessID: p.ID, Body: wire.AppendProcess(nil, &p.Process)})
+	}
+	for _, s := range streams {
+		records = append(records, &bus.Record{Kind: bus.KindStream, Tag: telemetry.TagOf(s.Tags), InsertTimeUs: s.InsertTime / 1000, ProcessID: s.ProcessID, StreamID: s.ID, Body: wire.AppendStream(nil, &s.Stream)})
+	}
+	tags := map[telemetry.ID]telemetry.Tag{}
+	for _, s := range fixtureStreams(t) {
+		tags[s.ID] = telemetry.TagOf(s.Tags)
+	}
+	for _, b := range blocks {
+		if b.class != class {
+			continue
+		}
+		rows = append(rows, catalog.BlockReg{Block: b.block, InsertTime: b.insert, PayloadSize: b.payloadSize})
+		records = append(records, &bus.Record{
+			Kind: bus.KindBlock, Tag: tags[b.block.StreamID], InsertTimeUs: b.insert / 1000, ProcessID: b.block.ProcessID, StreamID: b.block.StreamID,
+			BlockID: b.block.ID, BeginTime: b.block.BeginTime, EndTime: b.block.EndTime, Body: b.events.body(b.block),
+		})
+	}
+	frame := bus.Frame{Position: bus.Position{Shard: bus.Shard{Class: class}, Seq: 1}, Data: bus.AppendFrame(nil, records...)}
+	pack, offsets, err := l.PutPack(ctx, shard, []bus.Frame{frame})
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := 0
+	for _, r := range frame.Records() {
+		if r.Kind == bus.KindBlock {
+			rows[next].PackOffset, rows[next].PackLength = offsets[0]+int64(r.Offset), int64(len(r.Body))
+			next++
+		}
+	}
+	err = cat.CommitArchive(ctx, &catalog.ArchiveCommit{
+		Shard: shard, From: 0, To: 1, Epoch: lease.Epoch, Pack: &pack, Processes: processes, Streams: streams, Blocks: rows,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cat.ReleaseLease(ctx, lease); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func folderURI(t *testing.T, dir string) string {
+	t.Helper()
+	uri, err := lake.FolderURI(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return uri
+}

@@ -1,0 +1,191 @@
+package deploy
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"runtime"
+	"time"
+
+	"github.com/micromegas-go/micromegas/gateway"
+	"github.com/micromegas-go/micromegas/schemas/catalog"
+)
+
+// readyTimeout bounds the probes of /ready and /status.
+const readyTimeout = 2 * time.Second
+
+// serveHealth says that the process runs.
+func (s *Stack) serveHealth(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }
+
+// serveReady says whether the process can do its work: the catalog and the lake answer, and the bus has a leader for
+// every shard.
+func (s *Stack) serveReady(w http.ResponseWriter, r *http.Request) {
+	if !s.ready.Load() {
+		http.Error(w, "starting or stopping", http.StatusServiceUnavailable)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
+	defer cancel()
+	if err := s.probe(ctx); err != nil {
+		s.log.Warn("not ready", "error", err)
+		http.Error(w, "not ready", http.StatusServiceUnavailable)
+		return
+	}
+	w.WriteHeader(http.StatusOK)
+}
+
+func (s *Stack) probe(ctx context.Context) error {
+	if err := s.catalog.Ping(ctx); err != nil {
+		return err
+	}
+	if err := s.lake.Ping(ctx); err != nil {
+		return err
+	}
+	for _, shard := range s.bus.Shards() {
+		if _, err := s.bus.Head(ctx, shard); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// status is the body of /status.
+type status struct {
+	Ready         bool             `json:"ready"`
+	UptimeSeconds float64          `json:"uptime_seconds"`
+	Roles         []Role           `json:"roles"`
+	Disk          diskStatus       `json:"disk"`
+	Memory        memoryStatus     `json:"memory"`
+	Shards        []shardStatus    `json:"shards"`
+	DeadLetters   map[string]int64 `json:"dead_letters"` // by reason, as this process sent them
+	Catalog       any              `json:"catalog"`
+	Gateway       any              `json:"gateway,omitempty"`
+	Archive       any              `json:"archive,omitempty"`
+	Materializers any              `json:"materializers,omitempty"`
+	Query         any              `json:"query,omitempty"`
+	Errors        []string         `json:"errors,omitempty"` // what could not be asked
+}
+
+type diskStatus struct {
+	FreeBytes    uint64 `json:"free_bytes"`
+	ReserveBytes uint64 `json:"reserve_bytes"` // below it ingestion answers 503
+	Refusing     string `json:"refusing,omitempty"`
+}
+
+type memoryStatus struct {
+	HeapBytes  uint64 `json:"heap_bytes"`
+	SysBytes   uint64 `json:"sys_bytes"`
+	Goroutines int    `json:"goroutines"`
+}
+
+// shardStatus is one stream of the bus and who follows it how far behind.
+type shardStatus struct {
+	Class       string `json:"class"`
+	Shard       int32  `json:"shard"`
+	Gen         int32  `json:"gen"`
+	Bytes       int64  `json:"bytes"`
+	FirstSeq    uint64 `json:"first_seq"`
+	LastSeq     uint64 `json:"last_seq"`
+	ArchiveLag  uint64 `json:"archive_lag"`         // frames
+	ViewsLag    uint64 `json:"views_lag,omitempty"` // frames; eager shards only
+	PublishErrs int64  `json:"publish_errors"`
+}
+
+func (s *Stack) serveStatus(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
+	defer cancel()
+	body, err := json.MarshalIndent(s.status(ctx), "", "  ")
+	if err != nil {
+		s.log.Error("status not printed", "error", err)
+		http.Error(w, "status cannot be printed", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Write(append(body, '\n'))
+}
+
+func (s *Stack) status(ctx context.Context) status {
+	st := status{
+		Ready:         s.ready.Load(),
+		UptimeSeconds: time.Since(s.started).Seconds(),
+		Roles:         s.cfg.Roles,
+		DeadLetters:   s.bus.DeadLetterCounts(),
+	}
+	note := func(err error) {
+		if err != nil {
+			st.Errors = append(st.Errors, err.Error())
+		}
+	}
+	if err := s.space(); err != nil {
+		st.Disk.Refusing = err.Error()
+	}
+	space, err := gateway.StatSpace(s.cfg.DataDir)
+	note(err)
+	st.Disk.FreeBytes, st.Disk.ReserveBytes = space.Free, space.Reserve()
+
+	var mem runtime.MemStats
+	runtime.ReadMemStats(&mem)
+	st.Memory = memoryStatus{HeapBytes: mem.HeapAlloc, SysBytes: mem.Sys, Goroutines: runtime.NumGoroutine()}
+
+	st.Shards, err = s.shardStatus(ctx)
+	note(err)
+	st.Catalog, err = s.catalog.Stats(ctx)
+	note(err)
+	if s.gateway != nil {
+		st.Gateway = s.gateway.Stats()
+	}
+	if s.archive != nil {
+		st.Archive = s.archive.Stats()
+	}
+	if s.materializers != nil {
+		st.Materializers = s.materializers.Stats()
+	}
+	if s.query != nil {
+		st.Query = s.query.Stats()
+	}
+	return st
+}
+
+func (s *Stack) shardStatus(ctx context.Context) ([]shardStatus, error) {
+	stats, err := s.bus.Stats(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var rows []shardStatus
+	for _, b := range stats {
+		row := shardStatus{
+			Class: className(byte(b.Class)), Shard: b.Shard.Shard, Gen: b.Gen, Bytes: b.Bytes,
+			FirstSeq: b.FirstSeq, LastSeq: b.LastSeq, PublishErrs: b.Failures,
+		}
+		id := catalog.ShardID{Class: byte(b.Class), Gen: b.Gen, Shard: b.Shard.Shard}
+		if row.ArchiveLag, err = s.lag(ctx, catalog.ConsumerArchive, id, b.LastSeq); err != nil {
+			return rows, err
+		}
+		if row.Class == "eager" {
+			if row.ViewsLag, err = s.lag(ctx, catalog.ConsumerViews, id, b.LastSeq); err != nil {
+				return rows, err
+			}
+		}
+		rows = append(rows, row)
+	}
+	return rows, nil
+}
+
+// lag returns how many frames consumer is behind last.
+func (s *Stack) lag(ctx context.Context, consumer string, id catalog.ShardID, last uint64) (uint64, error) {
+	c, err := s.catalog.Checkpoint(ctx, consumer, id)
+	if err != nil || c.Seq >= last {
+		return 0, err
+	}
+	return last - c.Seq, nil
+}
+
+func className(class byte) string {
+	switch class {
+	case 'e':
+		return "eager"
+	case 'r':
+		return "raw"
+	}
+	return string(class)
+}
