@@ -278,7 +278,7 @@ func limitError(limit int) error { return fmt.Errorf("LZ4: more than %d bytes de
 // Compress appends src as one LZ4 frame: independent blocks as large as fit src, up to 4 MiB, with a content checksum.
 func Compress(dst, src []byte) []byte { return appendFrame(dst, src, lz4.Fast) }
 
-// CompressHigh is Compress with a slow search for matches: some thirteen times the time for four fifths of the bytes. It suits
+// CompressHigh is Compress with a slow search for matches: ten to fifty times the time for four fifths of the bytes. It suits
 // payloads that are made once and sent often.
 func CompressHigh(dst, src []byte) []byte { return appendFrame(dst, src, lz4.Level9) }
 
