@@ -126,7 +126,7 @@ var refused = sync.OnceValue(func() map[string]bool {
 		// They read files, or run SQL from text.
 		`arrow_scan arrow_scan_dumb glob json_deserialize_sql json_execute_serialized_sql json_serialize_plan
 		json_serialize_sql pandas_scan parquet_bloom_probe parquet_file_metadata parquet_full_metadata parquet_kv_metadata
-		parquet_metadata parquet_scan parquet_schema python_map_function query query_table read_blob read_csv read_csv_auto
+		parquet_metadata parquet_scan parquet_schema python_map_function query query_table sql_auto_complete read_blob read_csv read_csv_auto
 		read_duckdb read_json read_json_auto read_json_objects read_json_objects_auto read_ndjson read_ndjson_auto
 		read_ndjson_objects read_parquet read_text seq_scan sniff_csv import_database copy_database add_parquet_key`,
 
@@ -148,7 +148,7 @@ var refused = sync.OnceValue(func() map[string]bool {
 		all_profiling_output`,
 
 		// They change the process, or hold it up.
-		`checkpoint currval disable_checkpoint_on_shutdown disable_logging disable_object_cache disable_optimizer
+		`check_peg_parser disable_peg_parser enable_peg_parser checkpoint currval disable_checkpoint_on_shutdown disable_logging disable_object_cache disable_optimizer
 		disable_print_progress_bar disable_profile disable_profiling disable_progress_bar disable_verification
 		disable_verify_external disable_verify_fetch_row disable_verify_parallelism disable_verify_serializer
 		enable_checkpoint_on_shutdown enable_logging enable_object_cache enable_optimizer enable_print_progress_bar

@@ -85,7 +85,7 @@ func (r *rewriter) function(n *node) error {
 		if zone, _ := constantText(n.list("children")[0]); !isUTC(zone) {
 			return r.fault(n, planError("AT TIME ZONE is not supported").withHint("timestamps are UTC: use date_bin or INTERVAL arithmetic"))
 		}
-	case r.opts.internal && strings.HasPrefix(name, "mm_"):
+	case r.opts.internal && (name == "error" || strings.HasPrefix(name, "mm_")):
 		return nil
 	case refusedPrefix(name), !allowedFunctions()[name] && !adminFunctions()[name], adminFunctions()[name] && !r.opts.Admin:
 		return r.fault(n, r.noFunction(name))

@@ -240,6 +240,9 @@ func (l *lexer) number(i int) int {
 
 func (l *lexer) word(i int) int {
 	for i < len(l.sql) && (isWordStart(l.sql[i]) || isDigit(l.sql[i]) || l.sql[i] == '$') {
+		if l.sql[i] >= 0x80 && wideSpace(l.sql[i:]) > 0 {
+			break
+		}
 		i++
 	}
 	return i

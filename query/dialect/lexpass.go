@@ -296,11 +296,11 @@ func (l *lexed) print(first int) (string, positions) {
 	at := make(positions, 0, len(l.tokens))
 	for i := first; i < len(l.tokens); i++ {
 		t := &l.tokens[i]
-		if t.space && b.Len() > 0 {
-			b.WriteByte(' ')
-		}
 		if t.out == "" {
 			continue
+		}
+		if t.space && b.Len() > 0 {
+			b.WriteByte(' ')
 		}
 		at = append(at, piece{out: b.Len(), in: t.start})
 		b.WriteString(t.out)

@@ -23,12 +23,20 @@ func (r *rewriter) patch(n *node) (*node, error) {
 	return n, nil
 }
 
-// patchConstant makes decimal literals doubles: 0.1 + 0.2 is a Float64 for clients.
+// patchConstant makes decimal literals doubles: 0.1 + 0.2 is a Float64 for clients. The printer writes a double as digits,
+// which would be read as a decimal again, so it goes by its text.
 func (r *rewriter) patchConstant(n *node) *node {
-	if n.get("value").get("type").str("id") != "DECIMAL" {
+	value := n.get("value")
+	if value.isTrue("is_null") || value.get("value") == nil {
 		return n
 	}
-	return moveAlias(n, cast(n, typeOf("DOUBLE")))
+	switch value.get("type").str("id") {
+	case "DECIMAL":
+		return moveAlias(n, cast(n, typeOf("DOUBLE")))
+	case "DOUBLE", "FLOAT":
+		return moveAlias(n, cast(textConstant(n, value.get("value").raw), typeOf("DOUBLE")))
+	}
+	return n
 }
 
 // moveAlias gives out the alias of n, such as the name of a field of struct_pack.
@@ -96,7 +104,7 @@ func isIntegerValued(n *node) bool {
 		}
 	case "FUNCTION":
 		switch n.str("function_name") {
-		case "count", "count_star", "length", "len", "epoch_ns", "mm_cast_i64", "mm_diff_i64", "~~", "!~~", "~~*", "!~~*", "row_number":
+		case "count", "count_star", "trunc", "floor", "ceil", "length", "len", "epoch_ns", "mm_cast_i64", "mm_diff_i64", "~~", "!~~", "~~*", "!~~*", "row_number":
 			return true
 		}
 	case "CAST":
@@ -203,7 +211,7 @@ func (r *rewriter) patchQuantile(n *node, args []*node) *node {
 		p = args[1]
 	}
 	n.set("function_name", quote("approx_quantile"))
-	n.set("children", listOf(cast(args[0], typeOf("DOUBLE")), cast(p, typeOf("FLOAT"))))
+	n.set("children", listOf(cast(args[0], typeOf("DOUBLE")), r.patchCast(cast(p, typeOf("FLOAT")))))
 	return n
 }
 

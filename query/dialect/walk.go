@@ -84,9 +84,6 @@ func (r *rewriter) statement(n *node) error {
 
 // query walks a query node and returns its columns, nil when they are not known.
 func (r *rewriter) query(n *node, e env, top bool) ([]Column, error) {
-	if r.selects++; r.selects > maxSelects {
-		return nil, planError("more than %d SELECTs in one statement", maxSelects)
-	}
 	e, err := r.withCTEs(n, e)
 	if err != nil {
 		return nil, err
@@ -174,6 +171,9 @@ func renamed(columns []Column, names []*node) []Column {
 }
 
 func (r *rewriter) selectNode(n *node, e env, top bool) ([]Column, error) {
+	if r.selects++; r.selects > maxSelects {
+		return nil, planError("more than %d SELECTs in one statement", maxSelects)
+	}
 	f := &frame{parent: e.frame}
 	e.frame = f
 	from, err := r.table(n.get("from_table"), e, f)
