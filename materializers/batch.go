@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/micromegas-go/micromegas/materializers/columnar"
@@ -165,9 +166,28 @@ func (o *owner) bury(in *input, view, reason string) {
 // maxReasonBytes bounds the reason of a dead letter.
 const maxReasonBytes = 500
 
+// deadError is why a block is dead: a kind, by which dead letters are counted, and details.
+type deadError struct {
+	kind string
+	err  error
+}
+
+func (e *deadError) Error() string { return e.kind + ": " + e.err.Error() }
+
+// reasonOf returns the reason of a dead letter, with its kind before the first colon.
 func reasonOf(err error) string {
 	s := err.Error()
-	return s[:min(len(s), maxReasonBytes)]
+	var corrupt *wire.CorruptError
+	switch {
+	case errors.As(err, &corrupt):
+		s = "corrupt: " + strings.TrimPrefix(s, "corrupt block "+corrupt.Block.String()+": ")
+	case errors.Is(err, ErrTooManyRows):
+		s = "too large: " + s
+	}
+	if len(s) > maxReasonBytes {
+		s = strings.ToValidUTF8(s[:maxReasonBytes], "")
+	}
+	return s
 }
 
 // largeBlock is the compressed size of events from which a decoder is not kept: its buffers have grown.
@@ -179,7 +199,7 @@ func (o *owner) appendRows(in *input, view int, known *stream, process *Process)
 	before := rows.Len()
 	defer func() {
 		if r := recover(); r != nil { // a mistake of ours: one block must not stop the others
-			err = fmt.Errorf("panic: %v", r)
+			err = &deadError{"panic", fmt.Errorf("%v", r)}
 			o.log.Error("block decoder panicked", "block_id", in.record.BlockID.String(), "panic", r)
 		}
 		rows.Forget()
@@ -188,19 +208,19 @@ func (o *owner) appendRows(in *input, view int, known *stream, process *Process)
 		}
 	}()
 	if known.format != telemetry.FormatTransit {
-		return fmt.Errorf("format %q is not known", known.format)
+		return &deadError{"format", fmt.Errorf("%q is not known", known.format)}
 	}
 	body, err := wire.DecodeBlock(in.record.Body)
 	if err != nil {
-		return fmt.Errorf("decode envelope: %w", err)
+		return &deadError{"envelope", err}
 	}
 	clock, err := telemetry.NewClock(process.Process, body.Block)
 	if err != nil {
-		return fmt.Errorf("make clock: %w", err)
+		return &deadError{"clock", err}
 	}
 	decoder, err := o.registry.decoder(known)
 	if err != nil {
-		return fmt.Errorf("compile layout: %w", err)
+		return &deadError{"layout", err}
 	}
 	if len(body.Dependencies)+len(body.Objects) > largeBlock {
 		defer o.registry.dropDecoder(known)

@@ -255,12 +255,20 @@ func text(rows *columnar.Rows, columns []string) []string {
 			case columnar.Int:
 				fmt.Fprintf(&b, "%d ", c.Ints[row])
 			default:
-				fmt.Fprintf(&b, "%x ", math.Float64bits(c.Floats[row]))
+				fmt.Fprintf(&b, "%x ", bits(c.Floats[row]))
 			}
 		}
 		lines[row] = strings.TrimSpace(b.String())
 	}
 	return lines
+}
+
+// bits returns the bits of a float; all NaNs are one.
+func bits(f float64) uint64 {
+	if math.IsNaN(f) {
+		f = math.NaN()
+	}
+	return math.Float64bits(f)
 }
 
 // maker makes registrations and blocks of one process.

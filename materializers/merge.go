@@ -186,7 +186,9 @@ func (g *merger) choose(key group, files map[int64]catalog.Partition, now time.T
 
 // bySize orders files by rows.
 func bySize(files []catalog.Partition) {
-	slices.SortFunc(files, func(a, b catalog.Partition) int { return cmp.Or(cmp.Compare(a.Rows, b.Rows), cmp.Compare(a.PartNo, b.PartNo)) })
+	slices.SortFunc(files, func(a, b catalog.Partition) int {
+		return cmp.Or(cmp.Compare(a.Rows, b.Rows), cmp.Compare(a.PartNo, b.PartNo))
+	})
 }
 
 // closed reports whether no more files of a bucket are expected: its time and the grace are over, and the newest file is that old.
