@@ -122,7 +122,7 @@ func (w *writer) commit(group []*commit) {
 		if c.err = c.ctx.Err(); c.err != nil {
 			continue
 		}
-		if c.err = w.inSavepoint(c); errors.Is(c.err, errTransactionGone) {
+		if c.err = w.apply(c, len(group) == 1); errors.Is(c.err, errTransactionGone) {
 			w.session.rollback()
 			failAll(group[:i+1], c.err) // rolled back with it
 			failAll(group[i+1:], c.err) // not begun
@@ -152,11 +152,17 @@ func (w *writer) commit(group []*commit) {
 // errTransactionGone: SQLite rolled the whole transaction back by itself, as it does when the disk is full or broken.
 var errTransactionGone = errors.New("transaction was rolled back")
 
-func (w *writer) inSavepoint(c *commit) error {
+// apply runs one commit's function. A commit that is alone needs no savepoint, for which SQLite would copy every page
+// before its change: its transaction is rolled back instead.
+func (w *writer) apply(c *commit, alone bool) error {
+	t := &tx{w.session, w, c}
+	if alone {
+		return c.fn(t)
+	}
 	if _, err := w.session.exec("SAVEPOINT one"); err != nil {
 		return fmt.Errorf("%w: %w", errTransactionGone, err)
 	}
-	err := c.fn(&tx{w.session, w, c})
+	err := c.fn(t)
 	if err != nil {
 		if _, rerr := w.session.exec("ROLLBACK TO one"); rerr != nil {
 			return fmt.Errorf("%w: %w", errTransactionGone, err)
