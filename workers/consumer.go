@@ -17,8 +17,8 @@ import (
 	"github.com/micromegas-go/micromegas/schemas/bus"
 )
 
-// ErrNotNow, wrapped in an error of Handle, says that the failure is not the records' fault: a database is away, say. The
-// Pool then waits and tries again, without an end and without dead letters.
+// ErrNotNow says, wrapped in an error of Handle, that the failure is not the records' fault: a database is away, perhaps.
+// The Pool then waits and tries again, without an end and without dead letters.
 var ErrNotNow = errors.New("cannot handle records at the moment")
 
 // Consumer handles records.

@@ -223,7 +223,7 @@ func (r *runner) generation(ctx context.Context, g bus.Generation) error {
 	if err != nil {
 		return err
 	}
-	defer reader.Close()
+	defer func() { _ = reader.Close() }() // it holds nothing that could be lost
 	err = r.follow(ctx, reader)
 	if errors.Is(context.Cause(ctx), ownership.ErrLost) {
 		return err

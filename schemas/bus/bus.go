@@ -51,6 +51,7 @@ type shard struct {
 	subject string
 	name    string // of the stream
 
+	ensuring    sync.Mutex // held by ensure, whose rounds must not overlap
 	mu          sync.Mutex
 	generations []Generation // oldest first, never empty after Open
 
@@ -161,7 +162,10 @@ func (b *Bus) watchConnection() {
 		select {
 		case <-b.ctx.Done():
 			return
-		case status := <-b.events:
+		case status, open := <-b.events:
+			if !open {
+				return
+			}
 			old := b.link.Load()
 			b.newLink()
 			old.cut()

@@ -35,6 +35,17 @@
 // record with a damaged body still says whose it is. A frame is at most Config.MaxFrame bytes. A body that does not fit
 // is put into the object store first, and its record carries the object's key (claim check).
 //
+// # Names and limits
+//
+//	blocks.<class>.<shard>            subject of a shard's frames; its stream is blocks-<class>-<shard>
+//	flush.<target>.<class>.<shard>    subject of requests to a shard's owner, answered by whoever holds its lease (JSON)
+//	deadletters                       subject of dead letters (JSON); their stream is dead-letters, the oldest go first
+//	Nats-Msg-Id                       header of a frame: its id, by which a publisher's own repetition is recognised
+//	Nats-Expected-Stream              header of a frame: a message that would land elsewhere is refused
+//
+// Every bound is a field of Config or a constant beside its use. A shard's stream takes its part of Config.MaxBytes and
+// refuses more; Trim leaves its part of Config.KeepArchivedBytes; a Reader holds at most about two Config.ReadAhead.
+//
 // Readers see frames as they were published, from the bus or from packs (which hold the same bytes), and iterate over
 // records with Frame.Records. Nobody else parses frames.
 package bus

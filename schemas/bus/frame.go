@@ -161,7 +161,7 @@ func frameCount(data []byte) (int, error) {
 		return 0, fmt.Errorf("frame version %d, known is %d: %w", data[3], frameVersion, ErrUnreadable)
 	}
 	count := binary.LittleEndian.Uint32(data[4:])
-	if count == 0 || count > maxFrameRecords || int64(count)*(tableEntry) > int64(len(data)-frameFixed) {
+	if count == 0 || count > maxFrameRecords || int64(count)*tableEntry > int64(len(data)-frameFixed) {
 		return 0, fmt.Errorf("frame of %d bytes announces %d records: %w", len(data), count, ErrUnreadable)
 	}
 	if headerSum(data, int(count)) != binary.LittleEndian.Uint32(data[8:]) {

@@ -114,6 +114,8 @@ func firstSeqAbove(seq uint64) uint64 { return (seq/generationStep+1)*generation
 
 // ensure makes the shard's stream exist, as configured, under an open generation.
 func (b *Bus) ensure(ctx context.Context, s *shard) error {
+	s.ensuring.Lock()
+	defer s.ensuring.Unlock()
 	var err error
 	for range ensureTries {
 		var done bool

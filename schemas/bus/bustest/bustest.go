@@ -77,7 +77,11 @@ func (e *Env) TryOpen(t testing.TB, change ...func(*bus.Config)) (*bus.Bus, erro
 	if err != nil {
 		return nil, err
 	}
-	t.Cleanup(func() { b.Close() })
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Errorf("close bus: %v", err)
+		}
+	})
 	return b, nil
 }
 

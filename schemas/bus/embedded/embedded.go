@@ -184,7 +184,10 @@ func (s *Server) InProcessConn() (net.Conn, error) {
 func (s *Server) Connect() (*nats.Conn, error) {
 	nc, err := nats.Connect("", nats.InProcessServer(s),
 		nats.Name("micromegas"), nats.MaxReconnects(-1), nats.ReconnectWait(reconnectWait), nats.ReconnectJitter(0, 0),
-		nats.ReconnectBufSize(-1), nats.IgnoreDiscoveredServers(), nats.SkipHostLookup())
+		nats.ReconnectBufSize(-1), nats.IgnoreDiscoveredServers(), nats.SkipHostLookup(),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			s.log.Debug("nats connection", "error", err) // without a handler the client prints to stderr
+		}))
 	if err != nil {
 		return nil, fmt.Errorf("connect to the embedded server: %w", err)
 	}

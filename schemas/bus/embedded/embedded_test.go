@@ -2,6 +2,7 @@ package embedded_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"net"
 	"os"
@@ -185,7 +186,10 @@ func TestDiskFull(t *testing.T) {
 	payload := bytes.Repeat([]byte("0123456789abcdef"), 32<<10)
 	acked := uint64(0)
 	for acked < 1000 {
-		if _, err := js.Publish(t.Context(), "s", payload); err != nil {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second) // a full disk answers by silence
+		_, err := js.Publish(ctx, "s", payload)
+		cancel()
+		if err != nil {
 			break
 		}
 		acked++

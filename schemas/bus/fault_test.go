@@ -1,0 +1,123 @@
+package bus_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/micromegas-go/micromegas/schemas/bus"
+	"github.com/micromegas-go/micromegas/schemas/bus/bustest"
+	"github.com/micromegas-go/micromegas/schemas/telemetry"
+)
+
+func TestPublishWithoutAServerIsUnavailableInTime(t *testing.T) {
+	e := bustest.NewEnv(t)
+	const limit = 300 * time.Millisecond
+	b := e.Open(t, func(c *bus.Config) { c.PublishTimeout = limit })
+	publish(t, b, telemetry.NewID(), 0, 3, 1000)
+	e.Server.Shutdown()
+	var wg sync.WaitGroup
+	begin := time.Now()
+	for i := range 50 {
+		wg.Go(func() {
+			err := b.Publish(testContext(t), bus.Eager, bustest.Block(telemetry.NewID(), i, 1000))
+			if !errors.Is(err, bus.ErrUnavailable) {
+				t.Errorf("error %v, want ErrUnavailable", err)
+			}
+		})
+	}
+	wg.Wait()
+	if d := time.Since(begin); d > 10*limit {
+		t.Errorf("50 publishers waited %v", d)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), limit/10)
+	defer cancel()
+	begin = time.Now()
+	if err := b.Publish(ctx, bus.Eager, bustest.Block(telemetry.NewID(), 1, 10)); err == nil || time.Since(begin) > 10*limit {
+		t.Errorf("error %v after %v", err, time.Since(begin))
+	}
+	if _, err := b.Head(testContext(t), eager0); !errors.Is(err, bus.ErrUnavailable) {
+		t.Errorf("head: error %v, want ErrUnavailable", err)
+	}
+	if err := e.Server.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	ctx = testContext(t)
+	for b.Publish(ctx, bus.Eager, bustest.Block(telemetry.NewID(), 3, 1000)) != nil {
+		if ctx.Err() != nil {
+			t.Fatal("the bus does not come back after a restart")
+		}
+	}
+}
+
+// TestFlippedBitInTheStoreIsNotServed changes a byte of a frame in the server's file: the frames before it are served,
+// nothing is silently wrong or missing, and a pack of the frame heals it.
+func TestFlippedBitInTheStoreIsNotServed(t *testing.T) {
+	e := bustest.NewEnv(t)
+	b := e.Open(t)
+	process := telemetry.NewID()
+	publish(t, b, process, 0, 10, 5000)
+	_, frames := readBlocks(t, newReader(t, b, start(b, eager0), nil), 10)
+	flipped := bytes.Clone(frames[4].Data[1000:1100])
+	b = reopen(t, e, b, func(dir string) { flip(t, dir, flipped) })
+	r := newReader(t, b, start(b, eager0), nil)
+	served := 0
+	for {
+		f, err := r.Next(testContext(t))
+		if errors.Is(err, bus.ErrHole) {
+			break
+		}
+		if err != nil {
+			t.Fatalf("after %d frames: %v", served, err)
+		}
+		for _, rec := range f.Records() {
+			if rec.Err != nil {
+				if f.Seq != 5 {
+					t.Fatalf("frame %d: %v", f.Seq, rec.Err)
+				}
+			} else if !bytes.Equal(rec.Body, bustest.Block(process, int(f.Seq-1), 5000).Body) {
+				t.Fatalf("frame %d is served changed", f.Seq)
+			}
+		}
+		if served++; served == 10 {
+			return // its checksum told
+		}
+	}
+	if served != 4 {
+		t.Fatalf("%d frames before the damage, want 4", served)
+	}
+	e.Packs.Add(frames[3:7]...)
+	healed, _ := readBlocks(t, newReader(t, b, start(b, eager0), e.Packs), 10)
+	if healed[4].BeginTime != 4000 {
+		t.Errorf("fifth block is at %d", healed[4].BeginTime)
+	}
+}
+
+// flip changes one bit of the only place under dir that holds pattern.
+func flip(t *testing.T, dir string, pattern []byte) {
+	t.Helper()
+	found := 0
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if i := bytes.Index(data, pattern); i >= 0 {
+			found++
+			data[i+10] ^= 1
+			return os.WriteFile(path, data, 0o600)
+		}
+		return nil
+	})
+	if err != nil || found != 1 {
+		t.Fatalf("pattern found in %d files, error %v", found, err)
+	}
+}
