@@ -30,7 +30,7 @@ func (s Space) Reserve() uint64 { return max(ReserveBytes, s.Total/100*ReservePe
 // where there is none.
 func FreeSpace(dir string, stat func(dir string) (Space, error)) func() error {
 	if stat == nil {
-		stat = statSpace
+		stat = StatSpace
 	}
 	c := &spaceCheck{dir: dir, stat: stat, begin: time.Now()}
 	c.verdict.Store(&spaceVerdict{err: c.ask()})

@@ -4,4 +4,5 @@ package gateway
 
 import "errors"
 
-func statSpace(string) (Space, error) { return Space{}, errors.ErrUnsupported }
+// StatSpace asks the file system of dir.
+func StatSpace(string) (Space, error) { return Space{}, errors.ErrUnsupported }

@@ -4,7 +4,8 @@ package gateway
 
 import "golang.org/x/sys/unix"
 
-func statSpace(dir string) (Space, error) {
+// StatSpace asks the file system of dir.
+func StatSpace(dir string) (Space, error) {
 	var s unix.Statfs_t
 	if err := unix.Statfs(dir, &s); err != nil {
 		return Space{}, err

@@ -1,8 +1,8 @@
 // Package nativehttp is the native protocol of Micromegas clients: three routes that take CBOR bodies.
 // The bodies are described and decoded by schemas/wire; they travel on as the client sent them, byte for byte.
 //
-// That holds for the property namespace "micromegas." too: keys that a client puts there are not cut out of the bytes here;
-// whoever turns a registration into rows leaves them out.
+// That holds for properties under the reserved prefix "micromegas." too: they stay in the bytes, and wire.DecodeProcess and
+// wire.DecodeStream leave them out wherever a registration is read.
 package nativehttp
 
 import (
