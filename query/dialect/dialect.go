@@ -146,6 +146,9 @@ func Rewrite(ctx context.Context, p Parser, names Catalog, sql string, opts Opti
 		return nil, err
 	}
 	r.durations(query)
+	if err := r.checkCopies(query); err != nil {
+		return nil, err
+	}
 	r.st.tree = query
 	r.st.SQL, err = printTree(ctx, p, query)
 	if err != nil {

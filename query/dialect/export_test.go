@@ -24,3 +24,6 @@ func BothLists() []string {
 	slices.Sort(both)
 	return both
 }
+
+// MacroFactors returns how often the engine's macros copy an argument.
+func MacroFactors() map[string]int { return macroFactors() }

@@ -2,6 +2,7 @@ package dialect
 
 import (
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -64,16 +65,16 @@ func (r *rewriter) patchCast(n *node) *node {
 	}
 	switch t {
 	case "BIGINT":
-		if isIntegerValued(child) {
+		if isIntegerValued(child) || isTextValued(child) {
 			return n
 		}
 		return moveAlias(n, r.asInteger(child))
 	case "INTEGER", "SMALLINT", "TINYINT", "UTINYINT", "USMALLINT", "UINTEGER":
-		if !isIntegerValued(child) {
+		if !isIntegerValued(child) && !isTextValued(child) {
 			n.set("child", r.asInteger(child))
 		}
 	case "VARCHAR":
-		if isTextValued(child) {
+		if isTextValued(child) || isIntegerValued(child) {
 			return n
 		}
 		return moveAlias(n, call(n, "mm_cast_str", child))
@@ -106,6 +107,8 @@ func isIntegerValued(n *node) bool {
 		switch n.str("function_name") {
 		case "count", "count_star", "trunc", "floor", "ceil", "length", "len", "epoch_ns", "mm_cast_i64", "mm_diff_i64", "~~", "!~~", "~~*", "!~~*", "row_number":
 			return true
+		case "+", "-", "*", "/", "//", "%":
+			return !slices.ContainsFunc(n.list("children"), func(c *node) bool { return !isIntegerValued(c) })
 		}
 	case "CAST":
 		switch n.get("cast_type").str("id") {
@@ -120,6 +123,9 @@ func isIntegerValued(n *node) bool {
 func isTextValued(n *node) bool {
 	if _, ok := constantText(n); ok {
 		return true
+	}
+	if n.class() == "CAST" {
+		return n.get("cast_type").str("id") == "VARCHAR"
 	}
 	if n.class() != "FUNCTION" {
 		return false
@@ -240,8 +246,40 @@ func (r *rewriter) patchInterval(n *node, op string, args []*node) *node {
 	if op == "-" {
 		to = "mm_ts_sub"
 	}
+	if inner := t.str("function_name"); (inner == "mm_ts_add" || inner == "mm_ts_sub") && isFixed(interval) && isFixed(t.list("children")[1]) {
+		// t - a - b is t - (a + b): the macro would copy the inner call.
+		sum := "+"
+		if inner != to {
+			sum = "-"
+		}
+		args := t.list("children")
+		both := call(n, sum, args[1], interval)
+		both.set("is_operator", literal("true"))
+		to, t, interval = inner, args[0], both
+	}
 	return moveAlias(n, call(n, to, t, interval))
 }
+
+// isFixed says whether an interval is a constant length of time: months are not, nor is what a column holds.
+func isFixed(n *node) bool {
+	if n.class() == "FUNCTION" {
+		args := n.list("children")
+		switch name := n.str("function_name"); name {
+		case "to_days", "to_hours", "to_minutes", "to_seconds", "to_milliseconds", "to_microseconds", "to_weeks":
+			return notConstant(n) == ""
+		case "+", "-":
+			return len(args) == 2 && isFixed(args[0]) && isFixed(args[1])
+		}
+		return false
+	}
+	s, ok := constantText(n.get("child"))
+	return ok && n.class() == "CAST" && !calendarUnit().MatchString(s)
+}
+
+// calendarUnit matches the units whose length depends on the date, and the abbreviations that might be one.
+var calendarUnit = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?i)mon|year|yr|quarter|dec|cent|mil+en|[0-9]\s*[ycqm]\b`)
+})
 
 // patchLike makes the backslash escape in patterns. A constant pattern without one needs nothing, and keeps the
 // engine's fast paths.

@@ -62,6 +62,8 @@ func TestRules(t *testing.T) {
 	f("A4", "SELECT a * 1.5 AS v FROM t", `SELECT (a * CAST(1.5 AS DOUBLE)) AS v FROM t`)
 	f("A5", "SELECT a FROM t WHERE b > now() - INTERVAL '1 hour'", `SELECT a FROM t WHERE (b > mm_ts_sub(now(), CAST('1 hour' AS INTERVAL)))`)
 	f("A5", "SELECT a + INTERVAL 2 DAY AS v FROM t", `SELECT mm_ts_add(a, to_days(CAST(trunc(CAST(2 AS DOUBLE)) AS INTEGER))) AS v FROM t`)
+	f("A5", "SELECT now() - INTERVAL '1 day' + INTERVAL '1 hour' AS v", `SELECT mm_ts_sub(now(), (CAST('1 day' AS INTERVAL) - CAST('1 hour' AS INTERVAL))) AS v`)
+	f("A5", "SELECT now() - INTERVAL '1 month' - INTERVAL '1 day' AS v", `SELECT mm_ts_sub(mm_ts_sub(now(), CAST('1 month' AS INTERVAL)), CAST('1 day' AS INTERVAL)) AS v`)
 	f("A5", "SELECT INTERVAL '1 hour' + INTERVAL '2 hours' AS v", `SELECT (CAST('1 hour' AS INTERVAL) + CAST('2 hours' AS INTERVAL)) AS v`)
 	f("A6", "SELECT first_value(a ORDER BY b) FILTER (WHERE c) AS v FROM t", `SELECT "first"(a ORDER BY b) FILTER (WHERE c) AS v FROM t`)
 	f("A7", "SELECT approx_percentile_cont(a, 0.9) AS v FROM t", `SELECT approx_quantile(CAST(a AS DOUBLE), CAST(0.9 AS FLOAT)) AS v FROM t`)
@@ -382,4 +384,30 @@ func BenchmarkRewrite(b *testing.B) {
 			}
 		})
 	}
+}
+
+func TestCopiesOfArgumentsAreCounted(t *testing.T) {
+	factors := dialect.MacroFactors()
+	for name, least := range map[string]int{"mm_ts_sub": 4, "mm_cast_i64": 5, "mm_diff_i64": 8, "substr": 2, "to_timestamp": 6} {
+		if factors[name] < least {
+			t.Errorf("%s copies an argument %d times, want at least %d", name, factors[name], least)
+		}
+	}
+	if factors["now"] > 1 || factors["nvl"] != 1 {
+		t.Errorf("now %d, nvl %d", factors["now"], factors["nvl"])
+	}
+	e := sqltest.OpenEngine(t)
+	f := func(sql string, fits bool) {
+		t.Helper()
+		_, err := dialect.Rewrite(t.Context(), e, views{"t"}, sql, dialect.Options{})
+		if fits != (err == nil) {
+			t.Errorf("%.80s: %v", sql, err)
+		}
+	}
+	f("SELECT now()"+strings.Repeat(" - INTERVAL '1 hour'", 50), true)
+	f("SELECT now()"+strings.Repeat(" - INTERVAL '1 month'", 3), true)
+	f("SELECT now()"+strings.Repeat(" - INTERVAL '1 month'", 12), false)
+	f("SELECT "+strings.Repeat("CAST(CAST(", 20)+"a"+strings.Repeat(" AS BIGINT) AS VARCHAR)", 20)+" FROM t", true)
+	f("SELECT "+strings.Repeat("CAST(abs(", 8)+"a"+strings.Repeat(") AS BIGINT)", 8)+" FROM t", false)
+	f("SELECT a FROM t WHERE b IN ("+strings.Repeat("1,", 20000)+"1)", true)
 }

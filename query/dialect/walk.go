@@ -282,12 +282,14 @@ func (r *rewriter) walk(n *node, e env) (*node, error) {
 
 // table walks what stands in a FROM clause and enters it into f.
 func (r *rewriter) table(n *node, e env, f *frame) (*node, error) {
+	kind := n.str("type")
+	if kind == "EMPTY" {
+		return n, nil
+	}
 	if r.relations++; r.relations > maxRelations {
 		return nil, planError("more than %d tables in one statement", maxRelations)
 	}
-	switch kind := n.str("type"); kind {
-	case "EMPTY":
-		return n, nil
+	switch kind {
 	case "BASE_TABLE":
 		return r.baseTable(n, e, f)
 	case "TABLE_FUNCTION":
