@@ -114,7 +114,11 @@ func (c *Conn) Exec(ctx context.Context, sql string) error {
 // Query starts one statement and returns when its first rows are ready. ctx bounds the
 // statement until its Result is closed.
 func (c *Conn) Query(ctx context.Context, sql string, opts QueryOptions) (Result, error) {
-	return c.link.query(ctx, sql, opts)
+	s, err := c.link.query(ctx, sql, opts)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // Describe prepares one statement and returns the schema that Query would give.

@@ -81,9 +81,11 @@ type Engine struct {
 	places chan struct{} // one for each open Conn
 	idle   chan *parser  // parsers, opened when first needed
 
-	mu     sync.Mutex
-	inst   *instance
-	closed bool
+	closed chan struct{}
+	once   sync.Once
+
+	mu   sync.Mutex // guards inst
+	inst *instance
 }
 
 // maxParsers bounds the statements that are parsed or folded at the same time.
@@ -102,6 +104,7 @@ func Open(cfg Config, log *slog.Logger) (*Engine, error) {
 		cfg: cfg, log: log, inst: inst,
 		places: make(chan struct{}, cfg.MaxConcurrent),
 		idle:   make(chan *parser, maxParsers),
+		closed: make(chan struct{}),
 	}
 	for range maxParsers {
 		e.idle <- &parser{engine: e}
@@ -109,30 +112,35 @@ func Open(cfg Config, log *slog.Logger) (*Engine, error) {
 	return e, nil
 }
 
-// Close stops the engine after the open connections are closed.
+// Close stops the engine after the open connections are closed. Whoever waits for one gets
+// ErrClosed.
 func (e *Engine) Close() error {
-	e.mu.Lock()
-	if e.closed {
-		e.mu.Unlock()
-		return nil
-	}
-	e.closed = true
-	inst := e.inst
-	e.mu.Unlock()
-	for range maxParsers {
-		(<-e.idle).close()
-	}
-	for range cap(e.places) {
-		e.places <- struct{}{}
-	}
-	inst.release()
+	e.once.Do(func() {
+		close(e.closed)
+		for range maxParsers {
+			(<-e.idle).close()
+		}
+		for range cap(e.places) {
+			e.places <- struct{}{}
+		}
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.inst.release()
+	})
 	return nil
 }
 
 // Conn waits for a free place and opens a connection. The caller must close it.
 func (e *Engine) Conn(ctx context.Context) (*Conn, error) {
 	select {
+	case <-e.closed:
+		return nil, ErrClosed
+	default:
+	}
+	select {
 	case e.places <- struct{}{}:
+	case <-e.closed:
+		return nil, ErrClosed
 	case <-ctx.Done():
 		return nil, interrupted(ctx)
 	}
@@ -148,9 +156,6 @@ func (e *Engine) Conn(ctx context.Context) (*Conn, error) {
 func (e *Engine) connect() (*instance, *duckdb.Connection, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.closed {
-		return nil, nil, ErrClosed
-	}
 	raw, err := e.inst.acquire()
 	if raw != nil || err != nil {
 		return e.inst, raw, err

@@ -103,7 +103,33 @@ func parseError(text string) *Error {
 	if c := fields["candidates"]; c != "" {
 		e.Candidates = strings.Split(c, ",")
 	}
+	e.reword()
 	return e
+}
+
+// reword gives the messages that clients look for to names that do not exist.
+func (e *Error) reword() {
+	message := ""
+	switch {
+	case e.Name == "":
+		return
+	case e.Subtype == "COLUMN_NOT_FOUND":
+		message = "No field named " + e.Name
+	case e.Subtype != "MISSING_ENTRY":
+		return
+	case e.Kind == "Table":
+		message = "table '" + e.Name + "' not found"
+	case e.Kind == "Table Function":
+		message = "table function '" + e.Name + "' not found"
+	case strings.HasSuffix(e.Kind, "Function"):
+		message = "Invalid function '" + e.Name + "'"
+	default:
+		return
+	}
+	if len(e.Candidates) > 0 && e.Kind != "Table" { // DuckDB proposes its own tables
+		message += ". Did you mean " + strings.Join(e.Candidates, ", ") + "?"
+	}
+	e.Message = message
 }
 
 // plainError classifies "Kind Error: message".

@@ -47,6 +47,8 @@ func (e *Engine) withParser(ctx context.Context, f func(*parser) error) error {
 	var p *parser
 	select {
 	case p = <-e.idle:
+	case <-e.closed:
+		return ErrClosed
 	case <-ctx.Done():
 		return interrupted(ctx)
 	}

@@ -18,7 +18,7 @@ func spend() Row {
 	spent := 0.0
 	return func(in *Args, out *Out) error {
 		if spent += max(in.Float[1], 0); !(spent <= budget) { // also for NaN
-			return fmt.Errorf("limit: %s would make more than %d MiB", in.Text[0], budget>>20)
+			return fmt.Errorf("limit: %s would take more than %d Mi bytes or steps", in.Text[0], budget>>20)
 		}
 		out.Int = 1
 		return nil
