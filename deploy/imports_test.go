@@ -46,7 +46,7 @@ var testMayImport = []string{"schemas", "deploy/pyclient", "query/sqltest"}
 // testStages lists the stages whose tests need another stage to run against: the writer before them in the data path.
 var testStages = map[string][]string{
 	"materializers": {"workers/archive"},
-	"query":         {"workers/archive", "materializers"},
+	"query":         {"workers/archive", "materializers", "query/engine"},
 }
 
 // onlyIn names foreign modules that one folder alone may import, the reason being isolation of what they drag in.

@@ -2,10 +2,11 @@
 
 Usage: read.py URI. Reads one JSON object a line, {"sql", "begin", "end"} with RFC 3339 times or nulls, and answers each
 with one: {"columns": [[name, type]], "rows": [[value]]} or {"error": text, "kind": class}. Timestamps are printed as
-integer nanoseconds, bytes as hexadecimal digits.
+integer nanoseconds, bytes as hexadecimal digits, and floats that JSON has no number for as text.
 """
 
 import json
+import math
 import sys
 
 import pyarrow as pa
@@ -15,6 +16,8 @@ from micromegas.flightsql.client import FlightSQLClient
 def cell(value):
     if isinstance(value, bytes):
         return value.hex()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     if isinstance(value, dict):
         return {k: cell(v) for k, v in value.items()}
     if isinstance(value, list):
