@@ -30,6 +30,15 @@ type vector struct {
 	raw        []byte
 }
 
+func readFile(t testing.TB, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
 var scenarios = []string{"auth_retry", "images", "logs", "metrics", "spans", "synthetic_unreal"}
 
 func readVectors(t testing.TB, scenario string) []vector {
