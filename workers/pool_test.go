@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -17,6 +18,7 @@ import (
 	"github.com/micromegas-go/micromegas/schemas/catalog/sqlite"
 	"github.com/micromegas-go/micromegas/schemas/telemetry"
 	"github.com/micromegas-go/micromegas/workers"
+	"github.com/micromegas-go/micromegas/workers/archive"
 )
 
 const timeout = 20 * time.Second
@@ -39,7 +41,12 @@ func newWorld(t *testing.T) *world {
 	}
 	t.Cleanup(func() { cat.Close() })
 	env := bustest.NewEnv(t)
-	return &world{t: t, env: env, bus: env.Open(t), cat: cat, log: log}
+	b, err := bus.Open(t.Context(), env.Connect(t), archive.Generations{Catalog: cat}, env.Objects, bus.DefaultConfig(), log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	return &world{t: t, env: env, bus: b, cat: cat, log: log}
 }
 
 func testConfig() workers.Config {
@@ -353,6 +360,33 @@ func TestOneOwnerAtATime(t *testing.T) {
 	stop2()
 	checkSequence(t, one.seen(), 0, 1, 2)
 	checkSequence(t, two.seen(), 3, 4)
+}
+
+func TestConsumerGoesOnInTheNextGeneration(t *testing.T) {
+	w := newWorld(t)
+	c := &recorder{name: "c"}
+	p, stop := w.run(testConfig(), "me", workers.Subscription{Consumer: c, Classes: []bus.Class{bus.Eager}})
+	w.publish(0, 3)
+	c.waitFor(t, 3)
+	w.archive(3)
+	eventually(t, "commit", func() bool { return p.Stats()[0].Committed == 3 })
+	w.env.Server.Shutdown()
+	if err := os.RemoveAll(w.env.Dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.env.Server.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	w.publish(3, 2)
+	c.waitFor(t, 5)
+	next := catalog.ShardID{Class: byte(bus.Eager), Gen: 1}
+	from := w.bus.Current(bus.Shard{Class: bus.Eager}).FirstSeq - 1
+	if err := w.cat.CommitArchive(t.Context(), &catalog.ArchiveCommit{Shard: next, From: from, To: from + 2, Epoch: 1}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "commit in the next generation", func() bool { s := p.Stats()[0]; return s.Gen == 1 && s.Committed == from+2 })
+	stop()
+	checkSequence(t, c.seen(), 0, 1, 2, 3, 4)
 }
 
 func TestStopLetsARunningCallFinish(t *testing.T) {

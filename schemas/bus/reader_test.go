@@ -4,14 +4,17 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/micromegas-go/micromegas/schemas/bus"
 	"github.com/micromegas-go/micromegas/schemas/bus/bustest"
+	"github.com/micromegas-go/micromegas/schemas/bus/embedded"
 	"github.com/micromegas-go/micromegas/schemas/telemetry"
 )
 
@@ -103,8 +106,31 @@ func TestUnknownGenerationIsRefused(t *testing.T) {
 // TestServerRestartsUnderLoad restarts the server again and again while producers publish and a reader follows: whatever
 // was acknowledged is read exactly once, in order.
 func TestServerRestartsUnderLoad(t *testing.T) {
-	e := bustest.NewEnv(t)
-	b := e.Open(t)
+	t.Run("in process", func(t *testing.T) {
+		e := bustest.NewEnv(t)
+		restartUnderLoad(t, e.Server, e.Open(t))
+	})
+	t.Run("over TCP", func(t *testing.T) {
+		server, err := embedded.Start(embedded.Options{StoreDir: t.TempDir(), Listen: "127.0.0.1:0"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(server.Shutdown)
+		nc, err := nats.Connect(server.ClientURL(), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(nc.Close)
+		b, err := bus.Open(testContext(t), nc, bustest.NewGenerations(), nil, bus.DefaultConfig(), slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { b.Close() })
+		restartUnderLoad(t, server, b)
+	})
+}
+
+func restartUnderLoad(t *testing.T, server *embedded.Server, b *bus.Bus) {
 	const producers = 4
 	acked := make([]int, producers)
 	processes := make([]telemetry.ID, producers)
@@ -137,7 +163,7 @@ func TestServerRestartsUnderLoad(t *testing.T) {
 	}
 	for range 5 {
 		read(50)
-		if err := e.Server.Restart(); err != nil {
+		if err := server.Restart(); err != nil {
 			t.Fatal(err)
 		}
 	}
