@@ -10,6 +10,7 @@ import (
 type EngineFault struct {
 	Class      string   // parse, bind, execution, resource, interrupted or internal
 	Message    string   // as the engine words it
+	Subtype    string   // COLUMN_NOT_FOUND, …, where the engine tells
 	Kind       string   // what was not found: "Scalar Function", "Table", …
 	Name       string   // its name
 	Candidates []string // names alike
@@ -58,12 +59,11 @@ func engineText(message string) string {
 
 // missingColumn matches the messages about columns that do not exist.
 var missingColumn = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`(?i)(?:column (?:named )?"([^"]+)" not found|column named "([^"]+)"|Referenced table "([^"]+)" not found)`)
+	return regexp.MustCompile(`(?i)(?:no field named "?([^".\\s]+)|column (?:named )?"([^"]+)" not found|column named "([^"]+)"|Referenced table "([^"]+)" not found)`)
 })
 
 func mapBindError(f EngineFault, message string, st *Statement) *Error {
-	if m := missingColumn().FindStringSubmatch(message); m != nil {
-		name := m[1] + m[2] + m[3]
+	if name := missingName(f, message); name != "" {
 		e := &Error{Code: Invalid, Message: prefixSchema + "No field named " + name}
 		if near := candidates(f, message); len(near) > 0 {
 			e.Hint = "did you mean " + strings.Join(near, ", ") + "?"
@@ -81,6 +81,17 @@ func mapBindError(f EngineFault, message string, st *Statement) *Error {
 		return st.locateName(planError("table 'datafusion.public.%s' not found", f.Name), f.Name)
 	}
 	return &Error{Code: Invalid, Message: prefixPlan + message}
+}
+
+// missingName returns the column that a message is about, "" when it is about something else.
+func missingName(f EngineFault, message string) string {
+	if f.Subtype == "COLUMN_NOT_FOUND" && f.Name != "" {
+		return f.Name
+	}
+	if m := missingColumn().FindStringSubmatch(message); m != nil {
+		return strings.Join(m[1:], "")
+	}
+	return ""
 }
 
 // candidates returns the names that the engine suggests.

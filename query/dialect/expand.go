@@ -10,19 +10,14 @@ import (
 // rows. In the templates mm_argument stands for the query of the argument, and q.hit is NULL when that has no row.
 // The values are JSON text, as everywhere in the engine.
 const (
-	eachTemplate = `SELECT r.key AS key, r.value AS value FROM (SELECT unnest(CASE
-		WHEN q.hit IS NULL THEN error('jsonb_each subquery returned no rows')
-		WHEN q.j IS NULL THEN NULL
-		WHEN json_type(q.j) = 'OBJECT' THEN list_transform(list_sort(json_keys(q.j)), lambda k: struct_pack(key := k, value := json_extract(q.j, '/' || replace(replace(k, '~', '~0'), '/', '~1'))))
-		WHEN json_type(q.j) = 'ARRAY' THEN list_transform(json_extract(q.j, '$[*]'), lambda v, i: struct_pack(key := CAST(i - 1 AS VARCHAR), value := v))
-		ELSE error('jsonb_each: input is not a JSONB object or array') END) AS r
-		FROM (SELECT 1) AS one(x) LEFT JOIN (SELECT CAST(a.j AS JSON) AS j, TRUE AS hit FROM mm_argument AS a(j)) AS q ON TRUE) AS e`
+	eachTemplate = `SELECT unnest(mm_jsonb_keys(q.j)) AS key, unnest(mm_jsonb_values(q.j)) AS value
+		FROM (SELECT CASE WHEN b.hit IS NULL THEN error('jsonb_each subquery returned no rows')
+				WHEN b.j IS NULL OR json_type(b.j) IN ('OBJECT', 'ARRAY') THEN b.j ELSE error('jsonb_each: input is not a JSONB object or array') END AS j
+			FROM (SELECT 1) AS one(x) LEFT JOIN (SELECT CAST(a.j AS JSON) AS j, TRUE AS hit FROM mm_argument AS a(j)) AS b ON TRUE) AS q`
 
-	elementsTemplate = `SELECT unnest(CASE
-		WHEN q.j IS NULL THEN NULL
-		WHEN json_type(q.j) = 'ARRAY' THEN json_extract(q.j, '$[*]')
-		ELSE error('jsonb_array_elements: input is not a JSONB array') END) AS value
-		FROM (SELECT CAST(a.j AS JSON) AS j FROM mm_argument AS a(j)) AS q`
+	elementsTemplate = `SELECT unnest(mm_jsonb_elements(q.j)) AS value FROM (SELECT
+		CASE WHEN b.j IS NULL OR json_type(b.j) = 'ARRAY' THEN b.j ELSE error('jsonb_array_elements: input is not a JSONB array') END AS j
+		FROM (SELECT CAST(a.j AS JSON) AS j FROM mm_argument AS a(j)) AS b) AS q`
 
 	histogramTemplate = `SELECT r.bin_center AS bin_center, r.count AS count FROM (SELECT unnest(CASE
 		WHEN q.hit IS NULL THEN error('expand_histogram subquery returned no rows')

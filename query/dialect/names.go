@@ -263,7 +263,7 @@ func rewritten(n *node) bool {
 		}
 	case "FUNCTION":
 		switch name := n.str("function_name"); name {
-		case "arrow_cast", "arrow_typeof", "approx_percentile_cont", "approx_median", "approx_distinct", "first_value", "last_value":
+		case "arrow_cast", "arrow_typeof", "approx_percentile_cont", "approx_median", "approx_distinct", "first_value", "last_value", "make_histogram":
 			return true
 		case "+", "-":
 			for _, a := range n.list("children") {

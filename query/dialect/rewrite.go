@@ -165,6 +165,11 @@ func (r *rewriter) patchFunction(n *node) (*node, error) {
 		return r.patchInterval(n, name, args), nil
 	case "approx_percentile_cont", "approx_median":
 		return r.patchQuantile(n, args), nil
+	case "make_histogram":
+		// With constant bounds there is a histogram also of no rows; a macro cannot see that they are constant.
+		if len(args) == 4 && notConstant(args[0]) == "" && notConstant(args[1]) == "" && notConstant(args[2]) == "" {
+			n.set("function_name", quote("mm_make_histogram"))
+		}
 	case "named_struct":
 		return r.patchNamedStruct(n, args)
 	case "struct", "row":

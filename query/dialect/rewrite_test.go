@@ -69,6 +69,7 @@ func TestRules(t *testing.T) {
 	f("A7", "SELECT approx_percentile_cont(a, 0.9) AS v FROM t", `SELECT approx_quantile(CAST(a AS DOUBLE), CAST(0.9 AS FLOAT)) AS v FROM t`)
 	f("A7", "SELECT approx_median(a) OVER (PARTITION BY b) AS v FROM t", `SELECT approx_quantile(CAST(a AS DOUBLE), CAST('0.5' AS FLOAT)) OVER (PARTITION BY b) AS v FROM t`)
 	f("A8", "SELECT approx_distinct(a) AS v, covar(a, b) AS w FROM t", `SELECT approx_count_distinct(a) AS v, covar_samp(a, b) AS w FROM t`)
+	f("histogram", "SELECT make_histogram(0, -1.5, 10, a) AS v, make_histogram(b, 1, 10, a) AS w FROM t", `SELECT mm_make_histogram(0, CAST(-1.5 AS DOUBLE), 10, a) AS v, make_histogram(b, 1, 10, a) AS w FROM t`)
 	f("A9", "SELECT named_struct('x', 1) AS v", `SELECT struct_pack(x := 1) AS v`)
 	f("A10", `SELECT a FROM t WHERE b LIKE 'x\_' AND b NOT ILIKE c AND b LIKE 'y%'`, `SELECT a FROM t WHERE (like_escape(b, 'x\_', '\') AND not_ilike_escape(b, c, '\') AND (b ~~ 'y%'))`)
 	f("A11", "SELECT a ^ b AS v FROM t", `SELECT xor(a, b) AS v FROM t`)

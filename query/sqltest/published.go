@@ -124,11 +124,21 @@ func CheckShape(c Case, got *Result) error {
 		return fmt.Errorf("%s: got columns %v, want %v", m[1], got.Columns, want)
 	}
 	for i, w := range want {
-		if g := got.Columns[i]; g.Name != w.Name || !sameType(g.Type, w.Type) {
+		if g := got.Columns[i]; !sameName(g.Name, w.Name) || !sameType(g.Type, w.Type) {
 			return fmt.Errorf("%s: column %d: got %s %s, want %s %s", m[1], i+1, g.Name, g.Type, w.Name, w.Type)
 		}
 	}
 	return nil
+}
+
+// sameName lets a call that has casts among its arguments be printed in another way.
+func sameName(got, want string) bool {
+	if got == want {
+		return true
+	}
+	g, _, _ := strings.Cut(got, "(")
+	w, args, _ := strings.Cut(want, "(")
+	return g == w && strings.Contains(args, "CAST(")
 }
 
 // sameType lets a JSONB document come as plain bytes, which it does unless dictionaries are asked for.
