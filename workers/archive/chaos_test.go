@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -82,7 +83,7 @@ func TestChaos(t *testing.T) {
 	for from := 0; from < len(posted); from += 20 {
 		part := posted[from : from+20]
 		for range 4 {
-			part = append(part[:len(part):len(part)], posted[rnd.IntN(from+20)])
+			part = append(slices.Clip(part), posted[rnd.IntN(from+20)])
 		}
 		w.publishAll(bus.Eager, part)
 		w.publish(bus.Raw, posted[rnd.IntN(from+20)])

@@ -181,9 +181,16 @@ func (o *owner) untilDone(ctx context.Context, what string, f func() error) erro
 	}
 }
 
+// maxLetters bounds the dead letters of one commit, each of which waits for its own fsync.
+const maxLetters = 1000
+
 // reportDead sends the records that cannot be read to the dead letters. The catalog's skips are the record of it; a letter
-// that does not get through is only logged.
+// that does not get through, or is one too many, is only logged.
 func (o *owner) reportDead(ctx context.Context, c *contents) {
+	if n := len(c.dead) - maxLetters; n > 0 {
+		o.log.Warn("too many unreadable records for a letter each; the catalog's skips name all", "without_letter", n, "from", c.From, "to", c.To)
+		c.dead = c.dead[:maxLetters]
+	}
 	for i := range c.dead {
 		if err := o.bus.DeadLetter(ctx, c.dead[i]); err != nil {
 			o.log.Warn("dead letter not sent", "seq", c.dead[i].Seq, "rec", c.dead[i].Rec, "reason", c.dead[i].Reason, "err", err)

@@ -65,6 +65,12 @@ func (l *leases) ReleaseLease(_ context.Context, lease catalog.Lease) error {
 	return nil
 }
 
+func (l *leases) lease(name string) catalog.Lease {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.held[name]
+}
+
 // steal gives the lease to another owner, as if it had expired.
 func (l *leases) steal(name string) {
 	l.mu.Lock()
@@ -84,13 +90,13 @@ func TestLeaseIsKeptWhileWorkRuns(t *testing.T) {
 		begun := time.Now()
 		err := ownership.Run(t.Context(), l, "x", "a", discard, func(ctx context.Context, lease catalog.Lease) error {
 			time.Sleep(time.Minute)
-			if ctx.Err() != nil || l.held["x"].Expires < time.Now().UnixNano() || lease.Epoch != 1 {
-				t.Errorf("lease %+v, held %+v, %v", lease, l.held["x"], ctx.Err())
+			if ctx.Err() != nil || l.lease("x").Expires < time.Now().UnixNano() || lease.Epoch != 1 {
+				t.Errorf("lease %+v, held %+v, %v", lease, l.lease("x"), ctx.Err())
 			}
 			return nil
 		})
-		if err != nil || time.Since(begun) != time.Minute || l.held["x"].Owner != "" {
-			t.Fatalf("%v after %s, %+v", err, time.Since(begun), l.held["x"])
+		if err != nil || time.Since(begun) != time.Minute || l.lease("x").Owner != "" {
+			t.Fatalf("%v after %s, %+v", err, time.Since(begun), l.lease("x"))
 		}
 	})
 }
@@ -127,7 +133,7 @@ func TestUnrenewedLeaseIsGivenUpInTime(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		err := ownership.Run(ctx, l, "x", "a", discard, func(workCtx context.Context, _ catalog.Lease) error {
 			time.Sleep(10 * time.Second)
-			expires := time.Unix(0, l.held["x"].Expires)
+			expires := time.Unix(0, l.lease("x").Expires)
 			l.setFail(errors.New("catalog away"))
 			<-workCtx.Done()
 			if !errors.Is(context.Cause(workCtx), ownership.ErrLost) || time.Now().After(expires) {

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/micromegas-go/micromegas/schemas/catalog"
@@ -351,9 +352,7 @@ func copyBounded[K comparable, V any](to, from map[K]V) {
 	if len(to)+len(from) > maxCachedNumbers {
 		clear(to)
 	}
-	for k, v := range from {
-		to[k] = v
-	}
+	maps.Copy(to, from)
 }
 
 // encodeProperties writes a JSON object with sorted keys; of a key that comes twice the last value stays.

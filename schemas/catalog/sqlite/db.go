@@ -141,7 +141,7 @@ func (db *DB) snapshot(ctx context.Context, fn func(*sql.Tx) error) error {
 	if err != nil {
 		return fmt.Errorf("begin read: %w", err)
 	}
-	defer t.Rollback() //nolint:errcheck // nothing was written
+	defer t.Rollback() // nothing was written
 	return fn(t)
 }
 

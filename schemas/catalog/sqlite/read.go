@@ -268,7 +268,7 @@ func blocksOfShard(ctx context.Context, t *sql.Tx, tags tagCache, all []catalog.
 	if err != nil {
 		return nil, 0, err
 	}
-	defer st.Close()
+	defer func() { _ = st.Close() }() // it only read
 	if after >= archived {
 		return all, after, nil
 	}

@@ -299,7 +299,7 @@ func (db *DB) KeysReferenced(ctx context.Context, keys []string) ([]bool, error)
 		if err != nil {
 			return err
 		}
-		defer st.Close()
+		defer func() { _ = st.Close() }() // it only read
 		for i, k := range keys {
 			if err := st.QueryRowContext(ctx, k).Scan(&found[i]); err != nil {
 				return err
