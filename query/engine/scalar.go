@@ -132,6 +132,11 @@ func mmScalarRun(info, chunk, output unsafe.Pointer) {
 // chunk has 2048 rows.
 const memoSlots = 512
 
+const (
+	memoTrial = 64 // rows after which a memo without hits is given up
+	memoPays  = 8  // one hit in so many rows pays for the others
+)
+
 // stringT is DuckDB's string: the length, then 12 bytes of content or 4 of it and a pointer.
 // Two with the same 16 bytes are the same text as long as their vector lives.
 type stringT [2]uint64
@@ -199,6 +204,7 @@ func (c *scalarCall) run(chunk duckdb.DataChunk) error {
 				c.copies = append(c.copies, copyRow{from, int32(i)})
 				continue
 			}
+			memoize = i < memoTrial || len(c.copies) > i/memoPays
 		}
 		c.res = functions.Out{}
 		if err := c.row(&c.args, &c.res); err != nil {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
+	"unicode/utf8"
 )
 
 // Binary form, big-endian: a container is a header (3 bits of type, 29 of count), one entry
@@ -56,14 +58,55 @@ func Append(dst []byte, v *Value) ([]byte, error) {
 
 // AppendText appends the binary form of the stored document text.
 func AppendText(dst []byte, text string) ([]byte, error) {
-	if text == "{}" {
-		return binary.BigEndian.AppendUint32(dst, headObject), nil
+	if out, ok := appendFlat(dst, text); ok {
+		return out, nil
 	}
 	v, err := ParseStored(text)
 	if err != nil {
 		return dst, err
 	}
 	return Append(dst, &v)
+}
+
+// maxFlat is the number of members that appendFlat takes, so that it allocates nothing.
+const maxFlat = 32
+
+// appendFlat is AppendText for what properties are: an object of plain strings, keys in order.
+// It reports false, having appended nothing, for anything else.
+func appendFlat(dst []byte, text string) ([]byte, bool) {
+	var keys, values [maxFlat]string
+	n := 0
+	for s := newScan(text); ; n++ {
+		key, plain, value, more := s.next()
+		if s.bad || !s.object {
+			return dst, false
+		}
+		if !more {
+			if s.i++; s.i != len(text) { // something behind the object
+				return dst, false
+			}
+			break
+		}
+		if n == maxFlat || len(text) > MaxPayload || !plain || n > 0 && key <= keys[n-1] || value[0] != '"' || strings.IndexByte(value, '\\') >= 0 {
+			return dst, false
+		}
+		keys[n], values[n] = key, value[1:len(value)-1]
+	}
+	if !utf8.ValidString(text) {
+		return dst, false
+	}
+	dst = binary.BigEndian.AppendUint32(dst, headObject|uint32(n))
+	for _, texts := range [2][]string{keys[:n], values[:n]} {
+		for _, t := range texts {
+			dst = binary.BigEndian.AppendUint32(dst, entryString|uint32(len(t)))
+		}
+	}
+	for _, texts := range [2][]string{keys[:n], values[:n]} {
+		for _, t := range texts {
+			dst = append(dst, t...)
+		}
+	}
+	return dst, true
 }
 
 func appendContainer(dst []byte, v *Value) ([]byte, error) {

@@ -1,6 +1,7 @@
 package jsonb_test
 
 import (
+	"bytes"
 	"encoding/hex"
 	"errors"
 	"math"
@@ -242,6 +243,9 @@ func FuzzParse(f *testing.F) {
 		}
 		if got := string(jsonb.AppendCanonical(nil, &u)); got != canonical {
 			t.Fatalf("%q through binary is %q", canonical, got)
+		}
+		if direct, err := jsonb.AppendText(nil, canonical); err != nil || !bytes.Equal(direct, bin) {
+			t.Fatalf("%q as binary is %x, directly %x, %v", canonical, bin, direct, err)
 		}
 		for i := range v.Members { // the scanner agrees with the tree
 			raw, ok := jsonb.Find(canonical, v.Members[i].Key)

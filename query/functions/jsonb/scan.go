@@ -195,21 +195,21 @@ func (s *scan) space() {
 // str skips a string and returns it with its quotes.
 func (s *scan) str() (quoted string, plain bool) {
 	begin := s.i
-	s.i++
 	plain = true
-	for s.i < len(s.s) {
-		switch s.s[s.i] {
-		case '"':
-			s.i++
-			return s.s[begin:s.i], plain
-		case '\\':
-			plain = false
-			s.i++
+	for i := begin + 1; ; {
+		end := strings.IndexByte(s.s[min(i, len(s.s)):], '"')
+		if end < 0 {
+			s.bad = true
+			return `""`, false
 		}
-		s.i++
+		escape := strings.IndexByte(s.s[i:i+end], '\\')
+		if escape < 0 {
+			s.i = i + end + 1
+			return s.s[begin:s.i], plain
+		}
+		plain = false
+		i += escape + 2 // behind what is escaped
 	}
-	s.bad = true
-	return `""`, false
 }
 
 // value skips any value; what it lets pass beyond JSON is found when somebody parses it.
