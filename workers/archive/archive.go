@@ -139,18 +139,18 @@ type Stats struct {
 
 // ShardStats are the counts of one shard since the start of the process.
 type ShardStats struct {
-	Shard    string `json:"shard"`
-	Owned    bool   `json:"owned"`
-	Epoch    int64  `json:"epoch"` // of the lease held now or last
-	Gen      int32  `json:"gen"`
-	Seq      uint64 `json:"seq"` // archived up to here
-	ReadSeq  uint64 `json:"read_seq"`
-	LagMs    int64  `json:"lag_ms"` // age of the oldest frame that is read and not archived, by the gateway's stamp
-	Packs    int64  `json:"packs"`
-	Bytes    int64  `json:"bytes"`
-	Blocks   int64  `json:"blocks"`
-	Adopted  int64  `json:"adopted"`
-	Register int64  `json:"registrations"`
+	Shard         string `json:"shard"`
+	Owned         bool   `json:"owned"`
+	Epoch         int64  `json:"epoch"` // of the lease held now or last
+	Gen           int32  `json:"gen"`
+	Seq           uint64 `json:"seq"` // archived up to here
+	ReadSeq       uint64 `json:"read_seq"`
+	LagMs         int64  `json:"lag_ms"` // age of the oldest frame that is read and not archived, by the gateway's stamp
+	Packs         int64  `json:"packs"`
+	Bytes         int64  `json:"bytes"`
+	Blocks        int64  `json:"blocks"`
+	Adopted       int64  `json:"adopted"`
+	Registrations int64  `json:"registrations"`
 	// Skips by reason.
 	Duplicates int64 `json:"duplicates"`
 	Unreadable int64 `json:"unreadable"`

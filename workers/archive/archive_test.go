@@ -49,7 +49,7 @@ func TestFlushedBlocksHaveRowsAndPacks(t *testing.T) {
 	w.checkPacks(eager, 0)
 	w.checkPacks(raw, 0)
 	st := a.Stats()
-	if len(st.Shards) != 2 || st.Shards[0].Blocks != 100 || st.Shards[0].Register != 2 || st.Shards[0].LagMs != 0 || !st.Shards[0].Owned || st.Shards[0].Seq != head.Seq {
+	if len(st.Shards) != 2 || st.Shards[0].Blocks != 100 || st.Shards[0].Registrations != 2 || st.Shards[0].LagMs != 0 || !st.Shards[0].Owned || st.Shards[0].Seq != head.Seq {
 		t.Fatalf("stats %+v", st)
 	}
 	streams, err := w.cat.Streams(t.Context(), []telemetry.ID{id('s', 0)})

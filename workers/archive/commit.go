@@ -204,7 +204,7 @@ func (o *owner) countCommit(c *contents) {
 		st.Bytes += c.Pack.Size
 		st.Blocks += int64(len(c.Blocks))
 		st.Adopted += int64(len(c.Adopted))
-		st.Register += int64(len(c.Processes) + len(c.Streams))
+		st.Registrations += int64(len(c.Processes) + len(c.Streams))
 		for _, s := range c.Skips {
 			if s.Reason == catalog.SkipDuplicate {
 				st.Duplicates++
