@@ -30,11 +30,11 @@ func (r *run) relations(ctx context.Context) (views, warnings []string, err erro
 	if err := r.s.available(ctx, st); err != nil {
 		return nil, nil, err
 	}
-	processes, err := r.s.instances(ctx, st)
-	if err != nil {
-		return nil, nil, err
-	}
+	processes := make([]*catalog.ProcessRow, len(st.Instances)) // a schema does not depend on whose rows they are
 	if !r.dry {
+		if processes, err = r.s.instances(ctx, st); err != nil {
+			return nil, nil, err
+		}
 		n := needsOf(st, processes)
 		if r.s.parts.Bus != nil {
 			warnings = freshen(ctx, r.s.parts.Bus, r.s.cfg.FreshenTimeout, n.asks(r.s.parts.Bus, r.req.Range))
@@ -183,9 +183,6 @@ func (r *run) blocks(ctx context.Context, t *tables.Table) (string, error) {
 func (r *run) instance(ctx context.Context, v dialect.InstanceRef, p *catalog.ProcessRow, live *partitions) (string, error) {
 	if p == nil {
 		return r.table(ctx, v.Table, live)
-	}
-	if r.dry {
-		return emptyRelation(v.Table), nil
 	}
 	p, err := r.s.process(ctx, p.ID) // its last time may have moved since
 	if err != nil {

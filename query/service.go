@@ -105,6 +105,13 @@ func (s *Service) rewrite(ctx context.Context, req *Request) (*dialect.Statement
 // errTooLong is why a query's context ended.
 var errTooLong = errors.New("query ran too long")
 
+// errNoPlace is what a query gets that waited in vain for others to end.
+var errNoPlace = &Error{
+	Code:    codeExhausted,
+	Message: "Resources exhausted: other queries took all places until this one's time was over",
+	Help:    "try again later, or cancel queries that are not needed any more",
+}
+
 // run is one query under way.
 type run struct {
 	s       *Service
@@ -181,6 +188,9 @@ func (r *run) open(ctx context.Context) (warnings []string, err error) {
 		return nil, &Error{Code: codeUnavailable, Message: "External error: the answer may be incomplete: " + warnings[0]}
 	}
 	if r.conn, err = r.s.parts.Engine.Conn(ctx); err != nil {
+		if errors.Is(context.Cause(ctx), errTooLong) {
+			return nil, errNoPlace
+		}
 		return nil, err
 	}
 	for _, v := range views {

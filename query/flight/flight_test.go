@@ -644,3 +644,62 @@ func TestShutdownWaitsForQueries(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestPanicEndsOnlyItsCall(t *testing.T) {
+	f := &fake{schema: numbers(), batches: func(func(arrow.RecordBatch, error) bool) { panic("oops") }}
+	addr, _ := serve(t, f, nil)
+	c := dial(t, addr, "")
+	for range 2 {
+		rows, err := c.Query(t.Context(), "SELECT 1", client.QueryOptions{})
+		if err == nil {
+			_, err = rows.Next()
+		}
+		if status.Code(err) != codes.Internal {
+			t.Errorf("error %v", err)
+		}
+	}
+}
+
+// FuzzTicket sends any bytes as a ticket, a command and an action: each call must end with an answer or an error.
+func FuzzTicket(f *testing.F) {
+	bare, err := proto.Marshal(&pb.TicketStatementQuery{StatementHandle: []byte("SELECT 1")})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(bare)
+	for _, m := range []proto.Message{
+		&pb.TicketStatementQuery{StatementHandle: []byte("SELECT 1")}, &pb.CommandGetTables{IncludeSchema: true}, &pb.CommandGetSqlInfo{Info: []uint32{0}},
+		&pb.CommandGetCatalogs{}, &pb.CommandPreparedStatementQuery{PreparedStatementHandle: []byte("x")}, &pb.ActionCreatePreparedStatementRequest{Query: "SELECT 1"},
+		&pb.CommandStatementUpdate{Query: "DROP TABLE x"}, &pb.CommandGetPrimaryKeys{}, &pb.CommandGetXdbcTypeInfo{},
+	} {
+		wrapped, err := anypb.New(m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		raw, err := proto.Marshal(wrapped)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(raw)
+	}
+	addr, _ := serve(f, &fake{schema: numbers(), batches: plan(1)}, nil)
+	c := raw(f, addr)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if stream, err := c.DoGet(t.Context(), &aflight.Ticket{Ticket: b}); err == nil {
+			for err == nil {
+				_, err = stream.Recv()
+			}
+			if status.Convert(err).Message() == "Internal error: the server made a mistake; its log says more" {
+				t.Errorf("ticket %x panics", b)
+			}
+		}
+		if _, err := c.GetFlightInfo(t.Context(), &aflight.FlightDescriptor{Type: aflight.DescriptorCMD, Cmd: b}); status.Convert(err).Message() == "Internal error: the server made a mistake; its log says more" {
+			t.Errorf("command %x panics", b)
+		}
+		if stream, err := c.DoAction(t.Context(), &aflight.Action{Type: "CreatePreparedStatement", Body: b}); err == nil {
+			for err == nil {
+				_, err = stream.Recv()
+			}
+		}
+	})
+}

@@ -42,7 +42,7 @@ func New(cfg Config, q query.Querier, keys *identity.Keys, log *slog.Logger) (*S
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	a := auth{keys: keys}
+	a, r := auth{keys: keys}, recoverer{log: log}
 	s := grpc.NewServer(
 		grpc.ForceServerCodecV2(newCodec()),
 		grpc.MaxRecvMsgSize(cfg.MaxMessage),
@@ -51,8 +51,8 @@ func New(cfg Config, q query.Querier, keys *identity.Keys, log *slog.Logger) (*S
 		grpc.InitialWindowSize(startWindow),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingAfter, Timeout: pingTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPingAfter, PermitWithoutStream: true}),
-		grpc.ChainUnaryInterceptor(a.unary),
-		grpc.ChainStreamInterceptor(a.stream),
+		grpc.ChainUnaryInterceptor(r.unary, a.unary),
+		grpc.ChainStreamInterceptor(r.stream, a.stream),
 	)
 	svc, err := newService(cfg, q, a, log)
 	if err != nil {

@@ -62,7 +62,7 @@ func statementOf(ticket []byte) (sql string, ok bool, err error) {
 }
 
 // answer runs a statement and streams its rows.
-func (s *service) answer(stream flight.FlightService_DoGetServer, sql string) error {
+func (s *service) answer(stream flight.FlightService_DoGetServer, sql string) (err error) {
 	ctx, end := s.commands.running.begin(stream.Context(), callerOf(stream.Context()), sql)
 	defer end()
 	req, err := requestOf(ctx, sql)
@@ -73,11 +73,12 @@ func (s *service) answer(stream flight.FlightService_DoGetServer, sql string) er
 	if err != nil {
 		return err
 	}
-	err = s.stream(stream, a)
-	if cerr := a.Close(); err == nil {
-		err = cerr
-	}
-	return err
+	defer func() { // also when a panic passes
+		if cerr := a.Close(); err == nil {
+			err = cerr
+		}
+	}()
+	return s.stream(stream, a)
 }
 
 func (s *service) stream(to sender, a *query.Answer) error {

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/ipc"
 	"github.com/apache/arrow-go/v18/parquet"
 	"github.com/apache/arrow-go/v18/parquet/compress"
@@ -111,9 +112,20 @@ func (a *arrowWriter) write(b arrow.RecordBatch) error { return a.w.Write(b) }
 
 func (a *arrowWriter) close() error { return a.w.Close() }
 
-type parquetWriter struct{ w *pqarrow.FileWriter }
+// parquetWriter writes durations as whole nanoseconds, which Parquet has no type for.
+type parquetWriter struct {
+	w      *pqarrow.FileWriter
+	schema *arrow.Schema
+}
 
 func newParquetWriter(w io.Writer, schema *arrow.Schema) (writer, error) {
+	fields := schema.Fields()
+	for i := range fields {
+		if fields[i].Type.ID() == arrow.DURATION {
+			fields[i].Type = arrow.PrimitiveTypes.Int64
+		}
+	}
+	schema = arrow.NewSchema(fields, nil)
 	// The struct hides a Close method of w: the caller closes it.
 	f, err := pqarrow.NewFileWriter(schema, struct{ io.Writer }{w},
 		parquet.NewWriterProperties(parquet.WithCompression(compress.Codecs.Zstd)),
@@ -121,9 +133,24 @@ func newParquetWriter(w io.Writer, schema *arrow.Schema) (writer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start the Parquet file: %w", err)
 	}
-	return &parquetWriter{f}, nil
+	return &parquetWriter{f, schema}, nil
 }
 
-func (p *parquetWriter) write(b arrow.RecordBatch) error { return p.w.WriteBuffered(b) }
+func (p *parquetWriter) write(b arrow.RecordBatch) error {
+	columns := make([]arrow.Array, b.NumCols())
+	for i, c := range b.Columns() {
+		columns[i] = c
+		if c.DataType().ID() == arrow.DURATION {
+			d := c.Data()
+			plain := array.NewData(arrow.PrimitiveTypes.Int64, d.Len(), d.Buffers(), nil, d.NullN(), d.Offset())
+			columns[i] = array.NewInt64Data(plain)
+			plain.Release()
+			defer columns[i].Release()
+		}
+	}
+	plain := array.NewRecordBatch(p.schema, columns, b.NumRows())
+	defer plain.Release()
+	return p.w.WriteBuffered(plain)
+}
 
 func (p *parquetWriter) close() error { return p.w.Close() }
