@@ -295,12 +295,12 @@ func (s *seenBlocks) add(k catalog.BlockKey) bool {
 	if _, ok := s.young[k]; ok {
 		return true
 	}
-	_, ok := s.old[k]
+	if _, ok := s.old[k]; ok {
+		return true
+	}
 	if s.young == nil || len(s.young) >= s.limit {
 		s.young, s.old = make(map[catalog.BlockKey]struct{}, s.limit/8), s.young
 	}
 	s.young[k] = struct{}{}
-	return ok
+	return false
 }
-
-func (s *seenBlocks) forget() { s.young, s.old = nil, nil }

@@ -257,8 +257,8 @@ func TestSmallFilesAreMerged(t *testing.T) {
 	}
 }
 
-// A batch that takes a copy for a duplicate although archive counts it is read again.
-func TestShardTakenOverMidway(t *testing.T) {
+// A new owner goes on where the last one committed.
+func TestOwnersFollowEachOther(t *testing.T) {
 	e := newEnv(t)
 	e.startArchive()
 	stop := e.startViews(config())

@@ -269,3 +269,70 @@ func TestFlushAnswersAtOnceWhenNothingMeets(t *testing.T) {
 		t.Errorf("%d partitions", n)
 	}
 }
+
+// A body that is too large for a frame lies in the lake.
+func TestOversizeBlocks(t *testing.T) {
+	e := newEnv(t, func(c *bus.Config) { c.MaxFrame = 8 << 10 })
+	e.startArchive()
+	e.startViews(config())
+	m := newMaker(1)
+	m.postLog(e, m.logBlock(9000, time.Second)) // before its registrations: read again from the lake
+	m.postProcess(e)
+	m.postStreams(e)
+	m.postLog(e, m.logBlock(9000, 20*time.Second))
+	e.flush()
+	e.eventually("building", func() bool { return e.flush().Parked == 0 })
+	want := sorted(m.entries(1, 9000, time.Second), m.entries(2, 9000, 20*time.Second))
+	if diff := cmp.Diff(want, e.rows("log_entries", logColumns...)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// A block with more rows than the bound is a dead letter, and costs no more than the bound.
+func TestBlocksWithTooManyRows(t *testing.T) {
+	e := newEnv(t)
+	e.startArchive()
+	cfg := config()
+	cfg.MaxBlockRows, cfg.CommitAge = 100, 20*time.Millisecond
+	e.startViews(cfg)
+	m := newMaker(1)
+	m.postProcess(e)
+	m.postStreams(e)
+	m.postLog(e, m.logBlock(100, time.Second))
+	m.postLog(e, m.logBlock(101, 2*time.Second))
+	e.eventually("a dead letter", func() bool {
+		letters, err := e.bus.ReadDeadLetters(t.Context(), 10)
+		return err == nil && len(letters) == 1 && letters[0].Reason == "too large: too many rows in one block"
+	})
+	e.eventually("the other block's rows", func() bool { return len(e.rows("log_entries")) == 100 })
+}
+
+// Without archive nothing is committed, and nothing is lost.
+func TestViewsWaitForArchive(t *testing.T) {
+	e := newEnv(t)
+	cfg := config()
+	cfg.CommitAge = time.Millisecond
+	reached := make(chan struct{})
+	views := e.newMaterializers("views", cfg)
+	views.SetHook(func(at string) error {
+		if at == "after put" {
+			select {
+			case <-reached:
+			default:
+				close(reached)
+			}
+		}
+		return nil
+	})
+	e.background(views.Run)
+	m := newMaker(1)
+	m.postProcess(e)
+	m.postStreams(e)
+	m.postLog(e, m.logBlock(5, time.Second))
+	<-reached
+	if n := len(e.partitions()); n != 0 {
+		t.Errorf("%d partitions above archive's checkpoint", n)
+	}
+	e.startArchive()
+	e.eventually("the commit", func() bool { return len(e.rows("log_entries")) == 5 })
+}

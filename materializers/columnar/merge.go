@@ -2,6 +2,8 @@ package columnar
 
 import (
 	"fmt"
+	"slices"
+	"sort"
 )
 
 // Limits bound a row group and a file that a merge writes.
@@ -14,10 +16,13 @@ type Limits struct {
 // Merged receives the files of a merge in order. The bytes belong to it; summary describes the rows.
 type Merged func(data []byte, summary Summary) error
 
-// Merge reads files, each in order o, and writes their rows in that order to w, as few files. It holds one row group of each
-// input and one of output, not the files' rows. No input may be used again.
+// Merge reads files, each in order o, and writes their rows in that order to w, as few files. No input may be used again.
+//
+// It works in windows. Every input has one row group in memory; the least of their last keys bounds the window, since no row
+// below it can come later. The window's rows are copied in bulk, sorted (they come in sorted runs, which the sorter likes) and
+// written when they are enough for a row group. So memory is bounded by two row groups per input, not by the files.
 func Merge(o Order, files []*File, w *Writer, limits Limits, out Merged) error {
-	m := &merger{Order: o, w: w, limits: limits, out: out, rows: NewRows(w.table)}
+	m := &merger{Sorter: NewSorter(o), w: w, limits: limits, out: out, rows: NewRows(w.table)}
 	for _, f := range files {
 		c := &cursor{file: f, rows: NewRows(w.table), remap: make([][]int32, len(w.table.Columns))}
 		if err := c.load(); err != nil {
@@ -29,7 +34,7 @@ func Merge(o Order, files []*File, w *Writer, limits Limits, out Merged) error {
 	}
 	m.w.Begin()
 	for len(m.inputs) > 0 {
-		if err := m.step(); err != nil {
+		if err := m.window(); err != nil {
 			return err
 		}
 	}
@@ -49,6 +54,9 @@ type cursor struct {
 }
 
 func (c *cursor) done() bool { return c.at == c.rows.Len() }
+
+// last returns the last row in memory.
+func (c *cursor) last() int32 { return int32(c.rows.Len() - 1) }
 
 // load reads the next row group that has rows, if there is one.
 func (c *cursor) load() error {
@@ -75,106 +83,52 @@ func (c *cursor) forget() {
 
 // merger merges cursors.
 type merger struct {
-	Order
+	*Sorter
 	w       *Writer
 	limits  Limits
 	out     Merged
 	inputs  []*cursor
-	rows    *Rows // the output's row group
+	rows    *Rows // complete up to the last window's bound, not sorted
 	sel     []int32
 	summary Summary
 }
 
-// step moves the rows that come first in order, from one input, to the output.
-func (m *merger) step() error {
-	first, second := m.leaders()
-	c := m.inputs[first]
-	end := c.rows.Len()
-	if second >= 0 {
-		end = m.runEnd(c, m.inputs[second], first < second)
-	}
-	if m.sum >= 0 && m.adds(c) {
-		m.rows.Columns[m.sum].Ints[m.rows.Len()-1] += c.rows.Columns[m.sum].Ints[c.at]
-		c.at++
-	} else {
-		if m.sum >= 0 {
-			end = c.at + 1
+// window moves all rows up to the next bound to the output.
+func (m *merger) window() error {
+	var bound *cursor
+	for _, c := range m.inputs {
+		if c.group < c.file.RowGroups() && (bound == nil || m.compare(c.rows, c.last(), bound.rows, bound.last()) < 0) {
+			bound = c
 		}
-		end = min(end, c.at+m.limits.RowGroupRows-m.rows.Len())
+	}
+	for _, c := range m.inputs {
+		end := c.rows.Len()
+		if bound != nil && c != bound {
+			end = c.at + sort.Search(end-c.at, func(i int) bool { return m.compare(c.rows, int32(c.at+i), bound.rows, bound.last()) > 0 })
+		}
 		m.copy(c, end)
 	}
-	if c.done() {
-		if err := c.load(); err != nil {
-			return err
-		}
+	left := m.inputs[:0]
+	for _, c := range m.inputs {
 		if c.done() {
-			m.inputs = append(m.inputs[:first], m.inputs[first+1:]...)
+			if err := c.load(); err != nil {
+				return err
+			}
+		}
+		if !c.done() {
+			left = append(left, c)
 		}
 	}
+	m.inputs = left
 	if m.rows.Len() >= m.limits.RowGroupRows || m.rows.Bytes() >= m.limits.RowGroupBytes {
 		return m.flush()
 	}
 	return nil
 }
 
-// leaders returns the input whose next row comes first, and the one after it or -1. Among equals the earlier input leads.
-func (m *merger) leaders() (first, second int) {
-	first, second = 0, -1
-	for i := 1; i < len(m.inputs); i++ {
-		c := m.inputs[i]
-		if f := m.inputs[first]; m.compare(c.rows, int32(c.at), f.rows, int32(f.at)) < 0 {
-			first, second = i, first
-			continue
-		}
-		if second < 0 {
-			second = i
-		} else if s := m.inputs[second]; m.compare(c.rows, int32(c.at), s.rows, int32(s.at)) < 0 {
-			second = i
-		}
-	}
-	return first, second
-}
-
-// runEnd returns where the rows of c that come before the next row of bound end. Text keys are compared once: within a group
-// that shares them only the number counts.
-func (m *merger) runEnd(c, bound *cursor, winsTies bool) int {
-	if !m.counted {
-		return c.at + 1
-	}
-	text := m.keys[:len(m.keys)-1]
-	end := c.rows.Len()
-	equal := true
-	for _, k := range text {
-		index := c.rows.Columns[k].Index
-		id := index[c.at]
-		i := c.at + 1
-		for i < end && index[i] == id {
-			i++
-		}
-		end = i
-		equal = equal && c.rows.Text(k, c.at) == bound.rows.Text(k, bound.at)
-	}
-	if !equal {
-		return end
-	}
-	last := m.keys[len(m.keys)-1]
-	limit := bound.rows.Columns[last].Ints[bound.at]
-	numbers := c.rows.Columns[last].Ints
-	i := c.at + 1
-	for i < end && (numbers[i] < limit || winsTies && numbers[i] == limit) {
-		i++
-	}
-	return i
-}
-
-// adds reports whether the next row of c has the keys of the output's last row.
-func (m *merger) adds(c *cursor) bool {
-	n := m.rows.Len()
-	return n > 0 && m.compare(m.rows, int32(n-1), c.rows, int32(c.at)) == 0
-}
-
 // copy appends rows of c up to end to the output.
 func (m *merger) copy(c *cursor, end int) {
+	m.rows.Grow(end - c.at)
 	for i := range m.rows.Columns {
 		from, to := &c.rows.Columns[i], &m.rows.Columns[i]
 		switch from.Kind {
@@ -206,25 +160,49 @@ func (m *merger) copyText(c *cursor, column, end int) {
 	}
 }
 
-// flush writes the output's rows as a row group, and ends the file when it is long enough.
+// flush sorts and writes the output's rows, as row groups of about equal size.
 func (m *merger) flush() error {
-	n := m.rows.Len()
-	if n == 0 {
+	if m.rows.Len() == 0 {
 		return nil
 	}
-	m.sel = Identity(m.sel, n)
-	if err := m.w.WriteRowGroup(m.rows, m.sel); err != nil {
-		return err
+	m.sel = Identity(m.sel, m.rows.Len())
+	m.Sort(m.rows, m.sel)
+	if m.sum >= 0 {
+		m.sel = m.addUp(m.sel)
 	}
-	m.summary.Add(m.rows, m.sel)
+	groups := max(ceil(len(m.sel), m.limits.RowGroupRows), ceil(m.rows.Bytes(), m.limits.RowGroupBytes))
+	for sel := range slices.Chunk(m.sel, ceil(len(m.sel), groups)) {
+		if err := m.w.WriteRowGroup(m.rows, sel); err != nil {
+			return err
+		}
+		m.summary.Add(m.rows, sel)
+		if m.w.Bytes() >= m.limits.FileBytes {
+			if err := m.finish(); err != nil {
+				return err
+			}
+		}
+	}
 	m.rows.Reset()
 	for _, c := range m.inputs {
 		c.forget()
 	}
-	if m.w.Bytes() >= m.limits.FileBytes {
-		return m.finish()
-	}
 	return nil
+}
+
+func ceil(n, by int) int { return (n + by - 1) / by }
+
+// addUp sums rows with equal keys into the first of them.
+func (m *merger) addUp(sel []int32) []int32 {
+	sums := m.rows.Columns[m.sum].Ints
+	kept := sel[:1]
+	for _, row := range sel[1:] {
+		if last := kept[len(kept)-1]; m.compare(m.rows, last, m.rows, row) == 0 {
+			sums[last] += sums[row]
+			continue
+		}
+		kept = append(kept, row)
+	}
+	return kept
 }
 
 // finish ends the file, if it has rows.

@@ -55,6 +55,9 @@ func physicalType(t tables.Type) parquet.Type {
 	return parquet.Types.ByteArray
 }
 
+// maxRowGroupRows bounds what a damaged footer can make the reader allocate.
+const maxRowGroupRows = 1 << 20
+
 // RowGroups returns the number of row groups.
 func (f *File) RowGroups() int { return f.file.NumRowGroups() }
 
@@ -72,6 +75,10 @@ func (f *File) ReadRowGroup(g int, rows *Rows) (err error) {
 	defer recovered(&err)
 	group := f.file.RowGroup(g)
 	n := group.NumRows()
+	if n < 0 || n > maxRowGroupRows {
+		return fmt.Errorf("%w: row group of %d rows", errCorrupt, n)
+	}
+	rows.Grow(int(n))
 	for i := range rows.Columns {
 		pages, err := group.GetColumnPageReader(i)
 		if err != nil {

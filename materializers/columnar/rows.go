@@ -114,6 +114,20 @@ func (r *Rows) Reset() {
 	}
 }
 
+// Grow makes room for n more rows.
+func (r *Rows) Grow(n int) {
+	for i := range r.Columns {
+		switch c := &r.Columns[i]; c.Kind {
+		case Text:
+			c.Index = slices.Grow(c.Index, n)
+		case Int:
+			c.Ints = slices.Grow(c.Ints, n)
+		default:
+			c.Floats = slices.Grow(c.Floats, n)
+		}
+	}
+}
+
 // Truncate removes all rows from row n on, also where only some columns have them. Values of the dictionaries stay.
 func (r *Rows) Truncate(n int) {
 	for i := range r.Columns {

@@ -48,6 +48,8 @@ type Writer struct {
 	page   []byte
 	packed bytes.Buffer
 	seen   intSet
+
+	distinct distinct
 }
 
 // sink is the file being written.
@@ -179,12 +181,18 @@ func (w *Writer) writeColumn(chunk *metadata.ColumnChunkMetaDataBuilder, pager f
 // writeText writes a column of text: as a dictionary, unless the column is one whose values need not repeat, and they do not.
 func (w *Writer) writeText(chunk *metadata.ColumnChunkMetaDataBuilder, pager file.PageWriter, t tables.Type, c *Column, sel []int32) error {
 	w.localise(c, sel)
-	defer w.release()
+	w.release()
 	if t == tables.Str && len(w.used) > len(sel)/maxDistinct {
-		if err := w.writePlainText(pager, c, sel); err != nil {
-			return err
+		if !w.distinct.find(c, w.used, len(sel)/maxDistinct) {
+			if err := w.writePlainText(pager, c, sel); err != nil {
+				return err
+			}
+			return pager.Close(false, false)
 		}
-		return pager.Close(false, false)
+		for i, n := range w.index {
+			w.index[i] = w.distinct.number[n]
+		}
+		w.used = append(w.used[:0], w.distinct.values...)
 	}
 	if len(w.used) > 0 {
 		chunk.SetStats(textStats(c, w.used))
@@ -196,7 +204,8 @@ func (w *Writer) writeText(chunk *metadata.ColumnChunkMetaDataBuilder, pager fil
 	return w.writeDictionary(pager, len(w.used))
 }
 
-// maxDistinct: text is written as a dictionary when each value stands for this many rows or more.
+// maxDistinct: text that need not repeat is written as a dictionary when each value stands for this many rows or more. The engine
+// looks at each value of a dictionary once.
 const maxDistinct = 3
 
 // localise numbers the values that sel uses in order of first use, in w.used, and sets w.index.

@@ -1,0 +1,62 @@
+package materializers
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/micromegas-go/micromegas/schemas/catalog"
+)
+
+func TestApplySkips(t *testing.T) {
+	newBatch := func() *batch {
+		return &batch{
+			segments: []segment{{place: place{1, 0}}, {place: place{1, 1}}, {place: place{1, 0}, parked: &parkedCopy{}}},
+			waiting:  []waiting{{place: place{2, 0}}}, dead: []deadCopy{{place: place{2, 1}}},
+			foreseen: map[place]struct{}{{3, 0}: {}},
+		}
+	}
+	b := newBatch()
+	if changed, err := b.apply(skipsOf([]catalog.Skip{{Seq: 3}})); changed || err != nil {
+		t.Errorf("a duplicate that was foreseen: %v %v", changed, err)
+	}
+	b = newBatch()
+	if _, err := b.apply(skipsOf(nil)); !errors.Is(err, errForeseen) {
+		t.Errorf("a copy left out that counts: %v", err)
+	}
+	b = newBatch()
+	changed, err := b.apply(skipsOf([]catalog.Skip{{Seq: 1}, {Seq: 2}, {Seq: 2, Rec: 1}, {Seq: 3}}))
+	if !changed || err != nil || !b.segments[0].dropped || b.segments[1].dropped || b.segments[2].dropped || len(b.waiting)+len(b.dead) != 0 {
+		t.Errorf("skips of all kinds: %v %v %+v", changed, err, b)
+	}
+}
+
+func TestSeenBlocksAreBounded(t *testing.T) {
+	s := seenBlocks{limit: 10}
+	key := func(i int) catalog.BlockKey { return catalog.BlockKey{BeginTime: int64(i)} }
+	for i := range 1000 {
+		if s.add(key(i)) {
+			t.Fatalf("block %d was not seen before", i)
+		}
+		if i >= 9 && !s.add(key(i-9)) {
+			t.Fatalf("block %d was seen a moment ago", i-9)
+		}
+		if len(s.young)+len(s.old) > 20 {
+			t.Fatalf("%d blocks are remembered", len(s.young)+len(s.old))
+		}
+	}
+}
+
+func TestCacheEvictsWhatWasNotUsed(t *testing.T) {
+	c := newCache[int, string]()
+	c.put(1, "a")
+	c.put(2, "b")
+	c.put(3, "c")
+	c.get(1)
+	c.trim(2)
+	if _, ok := c.get(2); ok {
+		t.Error("the value that was not used for longest stays")
+	}
+	if v, ok := c.get(1); !ok || v != "a" {
+		t.Error("a value in use is gone")
+	}
+}
