@@ -51,7 +51,7 @@ func (c Config) Validate() error {
 		errs = append(errs, fmt.Errorf("URL %q is not an http address", c.URL))
 	}
 	if c.Period <= 0 {
-		errs = append(errs, errors.New("Period must be positive"))
+		errs = append(errs, errors.New("period must be positive"))
 	}
 	return errors.Join(errs...)
 }

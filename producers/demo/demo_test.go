@@ -202,7 +202,7 @@ func TestRefusedBlocksAreCounted(t *testing.T) {
 
 func TestConfigMistakesAreReportedTogether(t *testing.T) {
 	err := demo.Config{URL: "gopher:"}.Validate()
-	if err == nil || !strings.Contains(err.Error(), "URL") || !strings.Contains(err.Error(), "Period") {
+	if err == nil || !strings.Contains(err.Error(), "URL") || !strings.Contains(err.Error(), "period") {
 		t.Errorf("error %v", err)
 	}
 	if err := demo.DefaultConfig().Validate(); err != nil {

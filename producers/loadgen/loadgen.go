@@ -64,14 +64,14 @@ type Config struct {
 func (c Config) Validate() error {
 	var errs []error
 	if c.Processes < 0 {
-		errs = append(errs, errors.New("Processes is negative"))
+		errs = append(errs, errors.New("number of processes is negative"))
 	}
 	if c.Every < 0 {
-		errs = append(errs, errors.New("Every is negative"))
+		errs = append(errs, errors.New("spacing of blocks is negative"))
 	}
 	for _, tag := range c.Mix {
 		if tag != telemetry.TagLog && tag != telemetry.TagMetrics && tag != telemetry.TagCPU {
-			errs = append(errs, fmt.Errorf("Mix: no captured blocks of family %s", tag))
+			errs = append(errs, fmt.Errorf("no captured blocks of family %s", tag))
 		}
 	}
 	return errors.Join(errs...)

@@ -175,7 +175,7 @@ func TestVaryingMessagesDiffer(t *testing.T) {
 
 func TestConfigMistakesAreReportedTogether(t *testing.T) {
 	err := loadgen.Config{Processes: -1, Every: -1, Mix: []telemetry.Tag{telemetry.TagImage}}.Validate()
-	for _, want := range []string{"Processes", "Every", "image"} {
+	for _, want := range []string{"processes", "spacing", "image"} {
 		if err == nil || !bytes.Contains([]byte(err.Error()), []byte(want)) {
 			t.Errorf("error %v does not mention %s", err, want)
 		}

@@ -398,7 +398,8 @@ func overrunning(n, tail int) []byte {
 func TestRecordsThatReferToRecordsAreBounded(t *testing.T) {
 	node := telemetry.Type{Name: "Node", Size: 24, Members: []telemetry.Member{
 		{Name: "id", TypeName: "u64", Size: 8},
-		{Name: "a", TypeName: "Node*", Offset: 8, Size: 8, IsReference: true}, {Name: "b", TypeName: "Node*", Offset: 16, Size: 8, IsReference: true},
+		{Name: "a", TypeName: "Node*", Offset: 8, Size: 8, IsReference: true},
+		{Name: "b", TypeName: "Node*", Offset: 16, Size: 8, IsReference: true},
 	}}
 	d, err := wire.NewDecoder([]telemetry.Type{{Name: "StaticString"}, node}, nil, wire.DefaultLimits)
 	if err != nil {
@@ -424,8 +425,8 @@ func TestDecompressionBombsCostLittle(t *testing.T) {
 	runtime.ReadMemStats(&before)
 	corrupt(t, "bomb", d, bomb, true)
 	runtime.ReadMemStats(&after)
-	if grown := after.TotalAlloc - before.TotalAlloc; grown > 64<<20 {
-		t.Errorf("refusing twice took %d MB", grown>>20)
+	if grown := after.TotalAlloc - before.TotalAlloc; grown > 3*32<<20 { // three attempts at most
+		t.Errorf("refusing took %d MB", grown>>20)
 	}
 }
 

@@ -1,6 +1,7 @@
 package wire_test
 
 import (
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -290,13 +291,8 @@ func TestSpansImagesAndNetRoundTrip(t *testing.T) {
 	objs = wire.AppendAsyncNamedSpan(objs, wire.CPUBeginAsyncNamedSpan, idFormat, name, async, 4)
 	place := map[string]any{"target": "target", "module_path": "module", "file": "file.go", "line": 7, "lod": 5}
 	with := func(m map[string]any, more map[string]any) map[string]any {
-		out := map[string]any{}
-		for k, v := range m {
-			out[k] = v
-		}
-		for k, v := range more {
-			out[k] = v
-		}
+		out := maps.Clone(m)
+		maps.Copy(out, more)
 		return out
 	}
 	record := with(place, map[string]any{"__type": "SpanRecord", "id": idRecord, "name": "span"})

@@ -24,7 +24,8 @@ func parseTime(b []byte) (int64, error) {
 	hour, ok3 := number(b[11:13])
 	minute, ok4 := number(b[14:16])
 	second, ok5 := number(b[17:19])
-	if !(ok0 && ok1 && ok2 && ok3 && ok4 && ok5) || month < 1 || month > 12 || day < 1 || day > daysIn(year, month) ||
+	digits := ok0 && ok1 && ok2 && ok3 && ok4 && ok5
+	if !digits || month < 1 || month > 12 || day < 1 || day > daysIn(year, month) ||
 		hour > 23 || minute > 59 || second > 60 { // 60 is a leap second: the first one of the next minute
 		return 0, errTime
 	}
