@@ -192,7 +192,7 @@ func (r *rewriter) parseFault(tree *node) error {
 	}
 	e := &Error{Code: Invalid, Message: prefixSQL + message}
 	if at, err := strconv.Atoi(tree.str("position")); err == nil {
-		e.locate(r.text, r.at.source(at))
+		e = e.at(r.text, r.at.source(at))
 	}
 	return e
 }

@@ -41,7 +41,7 @@ func MapEngineError(f EngineFault, st *Statement) *Error {
 
 // engineClasses matches the class that begins the engine's messages.
 var engineClasses = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`^(?:[A-Z][A-Za-z]*(?: [A-Z][A-Za-z]*)* (?:Error|exception): )+`)
+	return regexp.MustCompile(`^(?:[A-Z][A-Za-z]*(?: [A-Za-z]+){0,3} (?:Error|exception): )+`)
 })
 
 // engineText takes the class and the excerpt of the rewritten text from the engine's message.
@@ -123,7 +123,7 @@ func (st *Statement) locateName(e *Error, name string) *Error {
 	}
 	for _, t := range tokens {
 		if t.kind == word && strings.EqualFold(t.out, name) || t.kind == quotedName && t.out == `"`+name+`"` {
-			return e.locate(st.text, t.start)
+			return e.at(st.text, t.start)
 		}
 	}
 	return e

@@ -50,15 +50,15 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// locate sets the position from a byte offset in the client's text.
-func (e *Error) locate(sql string, offset int) *Error {
+// at returns e with the position of a byte offset in the client's text.
+func (e *Error) at(sql string, offset int) *Error {
 	e.Line, e.Column = lineColumn(sql, offset)
 	return e
 }
 
 // syntaxError is a fault that needs no parser to be seen.
 func syntaxError(sql string, offset int, message string) *Error {
-	return (&Error{Code: Invalid, Message: prefixSQL + message}).locate(sql, offset)
+	return (&Error{Code: Invalid, Message: prefixSQL + message}).at(sql, offset)
 }
 
 // planError is a fault in what the statement means.

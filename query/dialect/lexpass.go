@@ -66,7 +66,7 @@ func (l *lexed) oneStatement() *Error {
 				Message: "This feature is not implemented: only one statement per query: The context currently only supports a single SQL statement",
 				Hint:    "send the statements one after the other",
 			}
-			e.locate(l.sql, t.start)
+			e = e.at(l.sql, t.start)
 			return e
 		}
 	}
@@ -195,7 +195,7 @@ func (l *lexed) timestamp(i int, inCast bool) {
 		end += 3
 	}
 	literal := l.peek(end).kind == text || l.peek(end).kind == escapedText
-	if !literal && !prev.is("::") && !(prev.is("as") && inCast) {
+	if !literal && !prev.is("::") && (!inCast || !prev.is("as")) {
 		return
 	}
 	l.tokens[i].out = "TIMESTAMP_NS"
@@ -316,7 +316,7 @@ func (l *lexed) print(first int) (string, positions) {
 func wordSet(words ...string) map[string]bool {
 	set := map[string]bool{}
 	for _, w := range words {
-		for _, name := range strings.Fields(w) {
+		for name := range strings.FieldsSeq(w) {
 			set[name] = true
 		}
 	}

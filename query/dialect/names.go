@@ -1,6 +1,7 @@
 package dialect
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -39,7 +40,7 @@ type namer struct {
 	odd     bool // a form that has no name here
 }
 
-// plainFunctions are scalar functions all: their columns are written as in the statement.
+// write appends the name of n. With bare, columns are written as in the statement: so they are inside scalar functions.
 func (p *namer) write(n *node, bare bool) {
 	if p.b.Len() > maxNameBytes {
 		p.odd = true
@@ -266,10 +267,8 @@ func rewritten(n *node) bool {
 		case "arrow_cast", "arrow_typeof", "approx_percentile_cont", "approx_median", "approx_distinct", "first_value", "last_value", "make_histogram":
 			return true
 		case "+", "-":
-			for _, a := range n.list("children") {
-				if isInterval(a) {
-					return true
-				}
+			if slices.ContainsFunc(n.list("children"), isInterval) {
+				return true
 			}
 		}
 	}
@@ -278,10 +277,5 @@ func rewritten(n *node) bool {
 			return true
 		}
 	}
-	for _, item := range n.items {
-		if rewritten(item) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(n.items, rewritten)
 }

@@ -61,7 +61,7 @@ func (l *lexed) readPrefix(r *rewriter) (prefix, error) {
 		return prefix{}, planError("SUMMARIZE is not supported").withHint("use min, max, count and approx_distinct")
 	}
 	if hint, known := otherStatements[first.out]; known {
-		e := planError("only SELECT statements are allowed").locate(l.sql, first.start)
+		e := planError("only SELECT statements are allowed").at(l.sql, first.start)
 		e.Hint = hint
 		return prefix{}, e
 	}
@@ -100,7 +100,7 @@ func (l *lexed) show(r *rewriter) (prefix, error) {
 			return prefix{kind: ShowColumns, table: name, at: at}, nil
 		}
 	}
-	e := planError("SHOW %s is not supported", clip(what, 40)).locate(l.sql, l.tokens[0].start)
+	e := planError("SHOW %s is not supported", clip(what, 40)).at(l.sql, l.tokens[0].start)
 	return prefix{}, e.withHint("there are SHOW TABLES, SHOW COLUMNS FROM <table>, SHOW FUNCTIONS and information_schema")
 }
 
@@ -171,7 +171,7 @@ func (l *lexed) explain() prefix {
 func (r *rewriter) describeTable(p prefix) (*Statement, error) {
 	t, ok := r.names.Table(p.table)
 	if !ok || !usable(t) {
-		return nil, r.noTable(p.table, t).locate(r.text, p.at)
+		return nil, r.noTable(p.table, t).at(r.text, p.at)
 	}
 	r.needInternal(InternalColumns)
 	columns := "column_name, data_type, is_nullable"

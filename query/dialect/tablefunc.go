@@ -40,7 +40,9 @@ var (
 	beginArgument = argument{"begin", timeArgument, "a timestamp (start time)"}
 	endArgument   = argument{"end", timeArgument, "a timestamp (end time)"}
 	steps         = []argument{
-		{"view_name", textArgument, "a string (the view name)"}, beginArgument, endArgument,
+		{"view_name", textArgument, "a string (the view name)"},
+		beginArgument,
+		endArgument,
 		{"delta_seconds", countArgument, "an integer (the step in seconds)"},
 	}
 )
@@ -52,7 +54,8 @@ var signatures = map[string]signature{
 	"list_query_denials": {admin: true},
 	"retire_partitions": {admin: true, args: []argument{
 		{"view_set_name", textArgument, "a string (the view set name)"},
-		{"view_instance_id", textArgument, "a string (the view instance ID)"}, beginArgument, endArgument,
+		{"view_instance_id", textArgument, "a string (the view instance ID)"},
+		beginArgument, endArgument,
 	}},
 	"materialize_partitions": {admin: true, args: steps},
 	"regenerate_partitions":  {admin: true, args: steps},
@@ -62,7 +65,8 @@ var signatures = map[string]signature{
 	}},
 	"perfetto_trace_chunks": {args: []argument{
 		{"process_id", processID, "a string (the process ID)"},
-		{"span_types", spanTypes, "a string: 'thread', 'async', or 'both'"}, beginArgument, endArgument,
+		{"span_types", spanTypes, "a string: 'thread', 'async', or 'both'"},
+		beginArgument, endArgument,
 	}},
 	"process_spans": {args: []argument{
 		{"process_id", processID, "a string (the process ID)"},

@@ -56,8 +56,7 @@ var errTreeSyntax = errors.New("not a syntax tree")
 type treeParser struct {
 	data string
 	pos  int
-	// slab and slots hand out nodes and members from larger pieces: a tree has thousands.
-	slab []node
+	slab []node // nodes are cut from larger pieces: a tree has thousands
 }
 
 func (p *treeParser) node(kind nodeKind) *node {
@@ -388,17 +387,5 @@ func textConstant(at *node, s string) *node {
 		member{"class", quote("CONSTANT")}, member{"type", quote("VALUE_CONSTANT")}, member{"alias", quote("")},
 		member{"query_location", locationOf(at)},
 		member{"value", objectOf(member{"type", typeOf("VARCHAR")}, member{"is_null", literal("false")}, member{"value", quote(s)})},
-	)
-}
-
-// columnRef makes a reference to a column.
-func columnRef(at *node, names ...string) *node {
-	list := listOf()
-	for _, name := range names {
-		list.items = append(list.items, quote(name))
-	}
-	return objectOf(
-		member{"class", quote("COLUMN_REF")}, member{"type", quote("COLUMN_REF")}, member{"alias", quote("")},
-		member{"query_location", locationOf(at)}, member{"column_names", list},
 	)
 }

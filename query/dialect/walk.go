@@ -70,7 +70,7 @@ type env struct {
 // fault makes e point at the token of n.
 func (r *rewriter) fault(n *node, e *Error) error {
 	if at := n.location(); at >= 0 && e.Line == 0 {
-		e.locate(r.text, r.at.source(at))
+		e = e.at(r.text, r.at.source(at))
 	}
 	return e
 }

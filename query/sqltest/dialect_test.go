@@ -227,8 +227,7 @@ func TestRefusedStatements(t *testing.T) {
 	}
 	for _, c := range cases {
 		_, err := dialect.Rewrite(t.Context(), s.engine, examples, c.SQL, dialect.Options{Admin: true})
-		var fault *dialect.Error
-		if !errors.As(err, &fault) {
+		if _, ok := errors.AsType[*dialect.Error](err); !ok {
 			t.Errorf("line %d: %s: got %v, want a refusal", c.Line, c.SQL, err)
 			continue
 		}

@@ -25,7 +25,11 @@ func OpenEngine(t testing.TB, scripts ...string) *engine.Engine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() {
+		if err := conn.Close(); err != nil {
+			t.Errorf("close connection: %v", err)
+		}
+	}()
 	for _, sql := range scripts {
 		if err := conn.Exec(t.Context(), sql); err != nil {
 			t.Fatalf("%v\n%s", err, sql)
