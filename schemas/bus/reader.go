@@ -21,6 +21,8 @@ const (
 	// maxGaps is how often in a row the bus may go on above the next sequence while it claims to hold it. Once can be a
 	// message lost on the way; twice is damage in its store, which packs may not have.
 	maxGaps = 2
+	// stallAfter is how long a Reader trusts silence while its caller waits in short turns, which no heartbeat spans.
+	stallAfter = 10 * time.Second
 )
 
 // Reader returns one generation's frames in order, each once and none skipped. It follows the bus; where the bus was
@@ -38,6 +40,7 @@ type Reader struct {
 	consumer string
 	unwatch  func() bool // stops waiting for the link's end
 	gaps     int         // how often the bus went on above last+1, in a row
+	heard    time.Time   // when the bus last gave something, or was found to have nothing
 	pause    time.Duration
 	closed   bool
 }
@@ -85,6 +88,10 @@ func (r *Reader) Next(ctx context.Context) (Frame, error) {
 
 // nextFromBus returns the next frame from the bus. ok is false when the Reader must find its source again.
 func (r *Reader) nextFromBus(ctx context.Context) (f Frame, ok bool, err error) {
+	if time.Since(r.heard) > stallAfter && r.stalled(ctx) {
+		r.detach()
+		return Frame{}, false, nil
+	}
 	msg, err := r.follow.Next(jetstream.NextContext(ctx))
 	if err != nil {
 		if ctx.Err() != nil {
@@ -107,9 +114,19 @@ func (r *Reader) nextFromBus(ctx context.Context) (f Frame, ok bool, err error) 
 		return Frame{}, false, nil
 	}
 	r.last++
-	r.gaps, r.pause = 0, retryMin
+	r.gaps, r.pause, r.heard = 0, retryMin, time.Now()
 	r.shard.trimmer.note(r.last, len(msg.Data()))
 	return Frame{Position: r.position(), Data: msg.Data()}, true, nil
+}
+
+// stalled says whether the stream holds frames that do not come: the server may have forgotten the Reader's place.
+func (r *Reader) stalled(ctx context.Context) bool {
+	st, err := r.bus.streamState(ctx, r.shard)
+	if err != nil {
+		return ctx.Err() == nil
+	}
+	r.heard = time.Now()
+	return st.LastSeq > r.last || st.Created != r.generation.Created
 }
 
 func (r *Reader) position() Position {
@@ -192,7 +209,7 @@ func (r *Reader) attach(ctx context.Context) error {
 	if err != nil {
 		return r.retry(ctx, err)
 	}
-	r.consumer, r.follow = consumer.CachedInfo().Name, follow
+	r.consumer, r.follow, r.heard = consumer.CachedInfo().Name, follow, time.Now()
 	r.unwatch = context.AfterFunc(link.ctx, follow.Stop) // the server forgets its place; start over at once
 	return nil
 }
