@@ -113,6 +113,15 @@ func (v *vector) raw(from, n, width int) []byte {
 	return unsafe.Slice((*byte)(unsafe.Add(v.data, from*width)), n*width)
 }
 
+// room is the capacity in rows to begin a batch with, given the rows of its first chunk: a chunk
+// that is not full usually is the only one.
+func room(n int) int {
+	if n < chunkRows {
+		return n
+	}
+	return batchRows + chunkRows
+}
+
 // fixed copies values that Arrow stores the same way.
 type fixed struct {
 	vector
@@ -123,7 +132,7 @@ type fixed struct {
 
 func (c *fixed) append(from, n int) *Error {
 	if c.buf == nil {
-		c.buf = make([]byte, 0, (batchRows+2048)*c.width)
+		c.buf = make([]byte, 0, room(n)*c.width)
 	}
 	c.appendValidity(from, n)
 	c.buf = append(c.buf, c.raw(from, n, c.width)...)

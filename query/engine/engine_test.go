@@ -3,6 +3,7 @@ package engine_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"strings"
@@ -54,7 +55,7 @@ func drain(t testing.TB, res engine.Result) ([]string, error) {
 	var out []string
 	for {
 		batch, err := res.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return out, nil
 		}
 		if err != nil {

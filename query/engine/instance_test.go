@@ -41,7 +41,7 @@ func TestFatalErrorOpensANewInstance(t *testing.T) {
 			t.Fatal(err)
 		}
 		batch.Release()
-		if _, err := res.Next(); err != io.EOF {
+		if _, err := res.Next(); !errors.Is(err, io.EOF) {
 			t.Error(err)
 		}
 		res.Close()

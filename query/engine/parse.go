@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -57,7 +58,8 @@ func (e *Engine) withParser(ctx context.Context, f func(*parser) error) error {
 		return err
 	}
 	err := f(p)
-	if err, ok := err.(*Error); ok && (err.Class == Interrupted || err.Class == Internal) {
+	var failed *Error
+	if errors.As(err, &failed) && (failed.Class == Interrupted || failed.Class == Internal) {
 		p.close()
 	}
 	return err
@@ -138,9 +140,9 @@ func (e *Engine) Eval(ctx context.Context, sql string) ([]any, error) {
 		if err != nil {
 			return err
 		}
-		defer res.Close()
+		defer res.close()
 		batch, err := res.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return &Error{Class: Execution, Message: "expression gives no row", Position: -1}
 		}
 		if err != nil {

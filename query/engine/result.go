@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"io"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -27,6 +28,9 @@ const (
 	batchBytes = 2 << 20
 )
 
+// chunkRows is the number of rows of a full chunk of DuckDB.
+const chunkRows = 2048
+
 // stream is the Result of a statement.
 type stream struct {
 	ctx     context.Context
@@ -47,7 +51,7 @@ var _ Result = (*stream)(nil)
 func (l *link) query(ctx context.Context, sql string, opts QueryOptions) (*stream, error) {
 	s := &stream{ctx: ctx, link: l}
 	if err := l.run(ctx, func() *Error { return s.start(sql, opts) }); err != nil {
-		s.Close()
+		s.close()
 		return nil, err
 	}
 	return s, nil
@@ -105,7 +109,7 @@ func (s *stream) Next() (arrow.RecordBatch, error) {
 		rows += n
 		size += bytes
 	}
-	if s.err != nil && (s.err != io.EOF || rows == 0) {
+	if s.err != nil && (!errors.Is(s.err, io.EOF) || rows == 0) {
 		s.discard()
 		return nil, s.err
 	}
@@ -181,8 +185,13 @@ func (s *stream) discard() {
 }
 
 func (s *stream) Close() error {
+	s.close()
+	return nil
+}
+
+func (s *stream) close() {
 	if s.closed {
-		return nil
+		return
 	}
 	s.closed = true
 	if s.err == nil {
@@ -192,5 +201,4 @@ func (s *stream) Close() error {
 	duckdb.DestroyDataChunk(&s.chunk)
 	duckdb.DestroyResult(&s.res)
 	duckdb.DestroyPrepare(&s.stmt)
-	return nil
 }

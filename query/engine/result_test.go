@@ -40,7 +40,7 @@ func TestRowsOfManyChunksKeepOrderAndNulls(t *testing.T) {
 	next := int64(0)
 	for {
 		batch, err := res.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
@@ -83,8 +83,15 @@ func TestHintsAndDictionaries(t *testing.T) {
 	const sql = `SELECT 'x' || i % 3 AS d, 'y' AS n, jsonb_parse('{"k":' || i % 2 || '}') AS j, i AS span, unhex('00112233445566778899aabbccddeeff') AS id,
 		['a', 'b'] AS tags, 1.5::DECIMAL(4,2) AS m, INTERVAL '1 second' AS iv, count(*) OVER () AS c, 'plain' AS p FROM range(5) t(i)`
 	hints := []engine.Hint{
-		{Type: dstr}, {Type: narrow}, {}, {Type: arrow.FixedWidthTypes.Duration_ns}, {Type: &arrow.FixedSizeBinaryType{ByteWidth: 16}},
-		{Type: tags}, {Type: &arrow.Decimal128Type{Precision: 4, Scale: 2}}, {Type: arrow.FixedWidthTypes.Duration_ns}, {NotNull: true},
+		{Type: dstr},
+		{Type: narrow},
+		{},
+		{Type: arrow.FixedWidthTypes.Duration_ns},
+		{Type: &arrow.FixedSizeBinaryType{ByteWidth: 16}},
+		{Type: tags},
+		{Type: &arrow.Decimal128Type{Precision: 4, Scale: 2}},
+		{Type: arrow.FixedWidthTypes.Duration_ns},
+		{NotNull: true},
 	}
 	for _, preserve := range []bool{false, true} {
 		opts := engine.QueryOptions{PreserveDictionary: preserve, Hints: hints}
@@ -214,7 +221,7 @@ func TestCloseBeforeTheLastRow(t *testing.T) {
 	batch.Release()
 	res.Close()
 	res.Close()
-	if _, err := res.Next(); err != io.EOF {
+	if _, err := res.Next(); !errors.Is(err, io.EOF) {
 		t.Errorf("Next after Close: %v", err)
 	}
 	if out, err := rows(t, c, "SELECT 1 AS a", engine.QueryOptions{}); err != nil || len(out) != 1 {
@@ -326,7 +333,7 @@ func TestHugeRowsMakeSmallBatches(t *testing.T) {
 	total := int64(0)
 	for {
 		batch, err := res.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
@@ -353,7 +360,7 @@ func TestStreamingKeepsMemoryFlat(t *testing.T) {
 	peak, total := uint64(0), int64(0)
 	for {
 		batch, err := res.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

@@ -32,7 +32,7 @@ func TestScripts(t *testing.T) {
 			}
 			c := conn(t, open(t, nil))
 			var out strings.Builder
-			for _, block := range strings.Split(strings.TrimSpace(string(data)), "\n\n") {
+			for block := range strings.SplitSeq(strings.TrimSpace(string(data)), "\n\n") {
 				got := runBlock(t, c, block)
 				out.WriteString(got + "\n\n")
 				if got != block && !*update {

@@ -33,15 +33,16 @@ type buffers struct {
 	hint    int // bytes of the last batch: the next one is likely to be as large
 }
 
-func (b *buffers) begin() {
+// begin makes room when n rows begin a batch.
+func (b *buffers) begin(n int) {
 	if b.offsets == nil {
-		b.offsets = append(make([]int32, 0, batchRows+2049), 0)
+		b.offsets = append(make([]int32, 0, room(n)+1), 0)
 		b.data = make([]byte, 0, b.hint)
 	}
 }
 
 func (b *buffers) take() (offsets, data []byte) {
-	b.begin()
+	b.begin(0)
 	offsets, data = arrow.Int32Traits.CastToBytes(b.offsets), b.data
 	b.hint = len(data) + len(data)/8
 	b.offsets, b.data = nil, nil
@@ -56,7 +57,7 @@ type text struct {
 }
 
 func (c *text) append(from, n int) *Error {
-	c.begin()
+	c.begin(n)
 	c.appendValidity(from, n)
 	data, offsets := c.data, c.offsets
 	values := unsafe.Slice((*stringT)(c.texts.data), from+n)
@@ -86,7 +87,7 @@ type printed[From any] struct {
 }
 
 func (c *printed[From]) append(from, n int) *Error {
-	c.begin()
+	c.begin(n)
 	c.appendValidity(from, n)
 	values := unsafe.Slice((*From)(c.vector.data), from+n)
 	for i := from; i < from+n; i++ {
@@ -232,7 +233,7 @@ func (c *encoded) bind(d duckdb.Vector) {
 }
 
 func (c *encoded) append(from, n int) *Error {
-	c.begin()
+	c.begin(n)
 	c.appendValidity(from, n)
 	for i := from; i < from+n; i++ {
 		if !c.isNull(i) {
@@ -274,7 +275,7 @@ func (c *dictionary) bind(d duckdb.Vector) {
 func (c *dictionary) append(from, n int) *Error {
 	c.appendValidity(from, n)
 	if c.indexes == nil {
-		c.indexes = make([]int32, 0, batchRows+2048)
+		c.indexes = make([]int32, 0, room(n))
 	}
 	for i := from; i < from+n; i++ {
 		id := int32(0)

@@ -50,8 +50,8 @@ var fixedTypes = map[duckdb.Type]arrow.FixedWidthDataType{
 	duckdb.TypeFloat:       arrow.PrimitiveTypes.Float32.(arrow.FixedWidthDataType),
 	duckdb.TypeDouble:      arrow.PrimitiveTypes.Float64.(arrow.FixedWidthDataType),
 	duckdb.TypeDate:        arrow.PrimitiveTypes.Date32.(arrow.FixedWidthDataType),
-	duckdb.TypeTime:        arrow.FixedWidthTypes.Time64us.(arrow.FixedWidthDataType),
-	duckdb.TypeTimeNS:      arrow.FixedWidthTypes.Time64ns.(arrow.FixedWidthDataType),
+	duckdb.TypeTime:        arrow.FixedWidthTypes.Time64us,
+	duckdb.TypeTimeNS:      arrow.FixedWidthTypes.Time64ns,
 	duckdb.TypeTimestampNS: timestampType,
 }
 

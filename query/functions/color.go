@@ -3,6 +3,7 @@ package functions
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -70,8 +71,8 @@ func polynomialColor(coefficients [3][]float64, t float64) uint32 {
 	rgb := uint32(0)
 	for _, c := range coefficients {
 		v := 0.0
-		for i := len(c) - 1; i >= 0; i-- {
-			v = v*t + c[i]
+		for _, factor := range slices.Backward(c) {
+			v = v*t + factor
 		}
 		rgb = rgb<<8 | uint32(max(0, min(v, 255))) // cut, not rounded
 	}

@@ -11,9 +11,19 @@ func TestColorScaleEndPoints(t *testing.T) {
 		at   float64
 		want uint32
 	}{
-		{"viridis", 0, 0x440154}, {"VIRIDIS", 1, 0xfde725}, {"magma", 0, 0x000004}, {"magma", 1, 0xfcfdbf},
-		{"plasma", 0, 0x0d0887}, {"plasma", 1, 0xf0f921}, {"inferno", 0, 0x000004}, {"inferno", 1, 0xfcffa4},
-		{"cividis", 0, 0x002051}, {"cividis", 1, 0xfde945}, {"viridis", -3, 0x440154}, {"viridis", math.NaN(), 0x440154}, {"viridis", 7, 0xfde725},
+		{"viridis", 0, 0x440154},
+		{"VIRIDIS", 1, 0xfde725},
+		{"magma", 0, 0x000004},
+		{"magma", 1, 0xfcfdbf},
+		{"plasma", 0, 0x0d0887},
+		{"plasma", 1, 0xf0f921},
+		{"inferno", 0, 0x000004},
+		{"inferno", 1, 0xfcffa4},
+		{"cividis", 0, 0x002051},
+		{"cividis", 1, 0xfde945},
+		{"viridis", -3, 0x440154},
+		{"viridis", math.NaN(), 0x440154},
+		{"viridis", 7, 0xfde725},
 	} {
 		got, err := scaleColor(c.name, c.at)
 		if err != nil || got != c.want {

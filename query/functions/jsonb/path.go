@@ -213,9 +213,10 @@ func (p *pathExpr) truth(e *evaluation, current *Value) (bool, error) {
 
 type literal struct{ v Value }
 
-func (l *literal) values(*evaluation, *Value) ([]*Value, error)   { return []*Value{&l.v}, nil }
-func (l *literal) truth(*evaluation, *Value) (bool, error)        { return l.v.Kind == True, nil }
-func boolValues(b bool, err error) ([]*Value, error)              { v := BoolValue(b); return []*Value{&v}, err }
+func (l *literal) values(*evaluation, *Value) ([]*Value, error) { return []*Value{&l.v}, nil }
+func (l *literal) truth(*evaluation, *Value) (bool, error)      { return l.v.Kind == True, nil }
+func boolValues(b bool, err error) ([]*Value, error)            { v := BoolValue(b); return []*Value{&v}, err }
+
 func (x *logic) values(e *evaluation, c *Value) ([]*Value, error) { return boolValues(x.truth(e, c)) }
 
 // logic is && || ! and exists.

@@ -390,11 +390,11 @@ func (p *pathParser) integer() (int, error) {
 func (p *pathParser) bracketStep() (step, error) {
 	p.space()
 	s := step{kind: stepElements}
-	switch c := p.peek(); {
-	case c == '*':
+	switch p.peek() {
+	case '*':
 		p.i++
 		s.kind = stepAllElements
-	case c == '"' || c == '\'':
+	case '"', '\'':
 		name, err := p.quoted()
 		if err != nil {
 			return s, err

@@ -2,6 +2,7 @@ package jsonb
 
 import (
 	"math"
+	"slices"
 	"strconv"
 )
 
@@ -69,10 +70,8 @@ func appendFloat(dst []byte, f float64, names bool) []byte {
 	begin := len(dst)
 	if a := math.Abs(f); a >= 1e-5 && a < 1e16 {
 		dst = strconv.AppendFloat(dst, f, 'f', -1, 64)
-		for _, c := range dst[begin:] {
-			if c == '.' {
-				return dst
-			}
+		if slices.Contains(dst[begin:], '.') {
+			return dst
 		}
 		return append(dst, '.', '0')
 	}
