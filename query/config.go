@@ -18,8 +18,9 @@ import (
 const (
 	// DefaultTimeout is the longest that a query may run, from its arrival to its last batch.
 	DefaultTimeout = 60 * time.Second
-	// DefaultFreshenTimeout is how long a query waits for owners to commit. A silent one costs a warning.
-	DefaultFreshenTimeout = 2 * time.Second
+	// DefaultFreshenTimeout is how long a query waits for owners to commit; a silent one costs a warning. It is longer
+	// than a lease lives without its owner (6 s), so that a query during a hand-over sees what was acknowledged before.
+	DefaultFreshenTimeout = 8 * time.Second
 	// DefaultStatements is the number of rewritten statements that are kept.
 	DefaultStatements = 512
 )

@@ -67,6 +67,27 @@ func (n *needs) asks(f Flusher, r *Range) []ask {
 	return out
 }
 
+// ownerRetryInterval is the pause between two tries to reach a shard that nobody owns: its next owner may be taking it
+// at this moment, after a start or a hand-over.
+const ownerRetryInterval = 20 * time.Millisecond
+
+// flush asks the owner of a shard, waiting for one to be there.
+func flush(ctx context.Context, f Flusher, a ask) (bus.FlushReply, error) {
+	for {
+		reply, err := f.Flush(ctx, a.shard, a.req)
+		if !errors.Is(err, bus.ErrNoOwner) {
+			return reply, err
+		}
+		pause := time.NewTimer(ownerRetryInterval)
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+			return reply, err
+		case <-pause.C:
+		}
+	}
+}
+
 // freshen asks every owner to commit up to the bus position of now, and waits for all. What may be missing afterwards
 // comes back as warnings.
 func freshen(ctx context.Context, f Flusher, timeout time.Duration, list []ask) []string {
@@ -79,7 +100,7 @@ func freshen(ctx context.Context, f Flusher, timeout time.Duration, list []ask) 
 	var wg sync.WaitGroup
 	for i, a := range list {
 		wg.Go(func() {
-			reply, err := f.Flush(ctx, a.shard, a.req)
+			reply, err := flush(ctx, f, a)
 			found[i] = doubt(a, reply, err, timeout)
 		})
 	}
