@@ -41,7 +41,7 @@ type Counts struct {
 	Rows    int // delivered
 	Unknown int // events of types that make no row here, skipped
 	Cut     int // texts that were too long: once for a text that rows share
-	NULs    int // texts with NUL characters, replaced: once for a text that rows share
+	NULs    int // names with NUL characters, replaced: once for a name that rows share
 }
 
 // CorruptError says why a block cannot be decoded. Nothing of the block counts: rows already delivered must be dropped.
@@ -225,7 +225,7 @@ func (d *Decoder) Logs(b *BlockBody, fn func(*telemetry.LogEntry) error) (Counts
 			d.counts.Unknown++
 			continue
 		}
-		if d.messages += len(e.Msg); d.messages > d.limits.MaxMessages || d.built > d.limits.MaxText {
+		if d.messages += len(e.Msg); d.messages > d.limits.MaxMessages {
 			return Counts{}, corruptObject(b, at, errManyMessages)
 		}
 		d.counts.Rows++

@@ -317,9 +317,6 @@ func (d *Decoder) record(pl *depPlan, body []byte) error {
 		}
 	}
 	r.level, r.hasLevel = levelAt(body, pl.level)
-	if d.built > d.limits.MaxText {
-		return errMuchText
-	}
 	d.records = append(d.records, r)
 	return d.insert(id, depObject, len(d.records)-1)
 }
@@ -446,13 +443,10 @@ func (d *Decoder) name(i int) string {
 func (d *Decoder) message(i int) string {
 	t := &d.texts[i]
 	if !t.worded {
-		var cut, nuls bool
-		t.msg, cut, nuls = CleanMessage(t.raw)
+		var cut bool
+		t.msg, cut = CleanMessage(t.raw)
 		t.worded = true
-		d.tally(cut, nuls)
-		if nuls { // a copy; whoever asked for it checks MaxText
-			d.built += len(t.msg)
-		}
+		d.tally(cut, false)
 	}
 	return t.msg
 }

@@ -376,7 +376,8 @@ func (r *reader) properties() ([]telemetry.Property, error) {
 		if strings.HasPrefix(key, reservedPrefix) {
 			continue
 		}
-		clean, _, _ := CleanMessage(alias(value))
+		clean, _ := CleanMessage(alias(value))
+		clean, _ = replaceNULs(clean) // catalogs cannot store them
 		props = append(props, telemetry.Property{Key: key, Value: strings.Clone(clean)})
 	}
 }

@@ -286,9 +286,9 @@ func (d *Decoder) rowMessage(s codedString) string {
 		d.scratch = s.prefix().append(d.scratch[:0])
 		m = alias(d.scratch)
 	}
-	m, cut, nuls := CleanMessage(m)
-	if cut || nuls {
-		d.tally(cut, nuls)
+	m, cut := CleanMessage(m)
+	if cut {
+		d.counts.Cut++
 	}
 	return m
 }

@@ -253,6 +253,7 @@ func TestTextsAreRepairedAndCut(t *testing.T) {
 	deps := wire.AppendStaticString(nil, wire.DepStaticString, idFormat, "static\x00text")
 	deps = wire.AppendStaticString(deps, wire.DepStaticString, idTarget, name)
 	deps = wire.AppendStaticString(deps, wire.DepStaticString, idModule, "")
+	deps = wire.AppendStaticStringDependency(deps, wire.DepStaticStringDependency, idName, "in\x00terop")
 	deps = wire.AppendLogMetadata(deps, &wire.Metadata{ID: idRecord, Message: idFormat, Target: idTarget, Module: idModule, File: idModule, Level: 4})
 	long := strings.Repeat("é", wire.MaxMessageBytes/2+1)
 	objs := wire.AppendLogStaticStr(nil, idRecord, 1)
@@ -260,22 +261,26 @@ func TestTextsAreRepairedAndCut(t *testing.T) {
 	objs = wire.AppendLogString(objs, idRecord, 3, "a\xffb\xe2\x82c\xf0\x9f\x9ad\xed\xa0\x80")
 	objs = wire.AppendLogString(objs, idRecord, 4, long)
 	objs = wire.AppendLogString(objs, idRecord, 5, "n\x00l")
+	objs = wire.AppendLogInterop(objs, 6, 4, wire.StaticRef{ID: idName}, "")
+	objs = wire.AppendLogInterop(objs, 7, 4, wire.StaticRef{ID: idName}, "")
 	got, counts, err := logs(decoderOf(t, wire.LogTypes), pack(deps, objs))
 	if err != nil {
 		t.Fatal(err)
 	}
 	target := name[:2*255]
 	want := []entry{
-		{1, 4, target, "static\uFFFDtext", "{}"},
-		{2, 4, target, "static\uFFFDtext", "{}"},
+		{1, 4, target, "static\x00text", "{}"},
+		{2, 4, target, "static\x00text", "{}"},
 		{3, 4, target, "a\uFFFDb\uFFFDc\uFFFDd\uFFFD\uFFFD\uFFFD", "{}"},
 		{4, 4, target, long[:wire.MaxMessageBytes], "{}"},
-		{5, 4, target, "n\uFFFDl", "{}"},
+		{5, 4, target, "n\x00l", "{}"},
+		{6, 4, "in\uFFFDterop", "", "{}"},
+		{7, 4, "in\uFFFDterop", "", "{}"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	if want := (wire.Counts{Rows: 5, Cut: 2, NULs: 2}); counts != want {
+	if want := (wire.Counts{Rows: 7, Cut: 2, NULs: 1}); counts != want {
 		t.Errorf("%+v, want %+v", counts, want)
 	}
 }

@@ -31,17 +31,17 @@ func CleanName(s string) (clean string, cut, nuls bool) {
 	return s, cut, nuls
 }
 
-// CleanMessage does for messages and property values what CleanName does for names, with MaxMessageBytes for the bound.
-func CleanMessage(s string) (clean string, cut, nuls bool) {
+// CleanMessage returns s as rows may hold a message or the value of a property: at most MaxMessageBytes, cut at a character. A NUL in
+// it is content and stays.
+func CleanMessage(s string) (clean string, cut bool) {
 	if len(s) > MaxMessageBytes {
 		n := MaxMessageBytes
 		for n > MaxMessageBytes-utf8.UTFMax && !utf8.RuneStart(s[n]) {
 			n--
 		}
-		s, cut = s[:n], true
+		return s[:n], true
 	}
-	s, nuls = replaceNULs(s)
-	return s, cut, nuls
+	return s, false
 }
 
 func replaceNULs(s string) (string, bool) {
