@@ -78,14 +78,17 @@ func TestFlushHandlersAreBoundedAndEndWithStop(t *testing.T) {
 	wg.Wait()
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
+	gaveUp := make(chan struct{})
 	stop, err = b.ServeFlush(bus.TargetArchive, eager0, func(ctx context.Context, _ bus.FlushRequest) bus.FlushReply {
 		<-ctx.Done() // the asker's deadline reaches the owner
+		<-gaveUp
 		return bus.FlushReply{}
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer stop()
+	defer close(gaveUp)
 	if _, err := b.Flush(ctx, eager0, bus.FlushRequest{Target: bus.TargetArchive}); !errors.Is(err, bus.ErrUnavailable) {
 		t.Errorf("a silent owner: error %v, want ErrUnavailable", err)
 	}
