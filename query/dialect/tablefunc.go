@@ -203,7 +203,7 @@ func (r *rewriter) viewInstance(n, fn *node, alias string, e env, f *frame) (*no
 		return nil, err
 	}
 	set, id := values[0].(string), values[1].(string)
-	t, ok := tables.Lookup(set)
+	t, ok := r.names.Table(set)
 	if !ok || t.Instance == tables.None {
 		e := planError("error making view: view set %s not found", clip(set, 64))
 		if ok {

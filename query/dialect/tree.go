@@ -61,7 +61,7 @@ type treeParser struct {
 
 func (p *treeParser) node(kind nodeKind) *node {
 	if len(p.slab) == 0 {
-		p.slab = make([]node, 128)
+		p.slab = make([]node, min(128, len(p.data)/64+8))
 	}
 	n := &p.slab[0]
 	p.slab = p.slab[1:]
