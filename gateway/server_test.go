@@ -20,7 +20,6 @@ import (
 	"github.com/micromegas-go/micromegas/gateway/nativehttp"
 	"github.com/micromegas-go/micromegas/schemas/bus"
 	"github.com/micromegas-go/micromegas/schemas/identity"
-	"github.com/micromegas-go/micromegas/schemas/telemetry"
 )
 
 // published is a record as the publisher saw it.
@@ -54,13 +53,6 @@ func (p *publisher) records() []published {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Clone(p.all)
-}
-
-// tagFunc is a function as a gateway.TagSource.
-type tagFunc func(ctx context.Context, id telemetry.ID) (telemetry.Tag, bool, error)
-
-func (f tagFunc) StreamTag(ctx context.Context, id telemetry.ID) (telemetry.Tag, bool, error) {
-	return f(ctx, id)
 }
 
 // env is a gateway behind a real listener.

@@ -1,4 +1,4 @@
-//go:build linux || darwin || freebsd
+//go:build linux || darwin
 
 package gateway
 
@@ -11,5 +11,5 @@ func StatSpace(dir string) (Space, error) {
 		return Space{}, err
 	}
 	block := uint64(s.Bsize)
-	return Space{Free: uint64(max(s.Bavail, 0)) * block, Total: uint64(s.Blocks) * block}, nil
+	return Space{Free: s.Bavail * block, Total: s.Blocks * block}, nil
 }

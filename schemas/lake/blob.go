@@ -2,6 +2,7 @@ package lake
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -31,7 +32,7 @@ func (c *cloud) Read(ctx context.Context, key string, off, n int64) ([]byte, err
 	if err != nil {
 		return nil, missing(err)
 	}
-	defer r.Close() // nothing was written
+	defer func() { _ = r.Close() }() // nothing was written
 	if n, err = clipRange(r.Size(), off, n); err != nil {
 		return nil, err
 	}
@@ -62,7 +63,7 @@ func (c *cloud) List(ctx context.Context, prefix string) iter.Seq2[Object, error
 		it := c.bucket.List(&blob.ListOptions{Prefix: prefix})
 		for {
 			o, err := it.Next(ctx)
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				return
 			}
 			if err != nil {

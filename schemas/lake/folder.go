@@ -191,7 +191,10 @@ func (f *Folder) Read(ctx context.Context, key string, off, n int64) ([]byte, er
 		return nil, err
 	}
 	data := make([]byte, n)
-	if _, err := file.ReadAt(data, off); err != nil && !(errors.Is(err, io.EOF) && n == 0) {
+	if n == 0 {
+		return data, nil
+	}
+	if _, err := file.ReadAt(data, off); err != nil {
 		return nil, err
 	}
 	return data, nil
@@ -267,10 +270,10 @@ func (f *Folder) walk(ctx context.Context, base, prefix string, yield func(Objec
 	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return cmp.Compare(sortName(a), sortName(b)) })
 	for _, e := range entries {
 		key := base + e.Name()
-		if strings.HasPrefix(e.Name(), ".") || !(strings.HasPrefix(key, prefix) || strings.HasPrefix(prefix, key)) {
+		if strings.HasPrefix(e.Name(), ".") {
 			continue
 		}
-		if e.IsDir() {
+		if e.IsDir() && (strings.HasPrefix(key, prefix) || strings.HasPrefix(prefix, key)) {
 			if err := f.walk(ctx, key+"/", prefix, yield); err != nil {
 				return err
 			}

@@ -32,7 +32,7 @@ func TestFolderPutSurvivesPowerLoss(t *testing.T) {
 	total := power.Len()
 	cuts := 0
 	for moment := range total + 1 {
-		for seed := range 3 {
+		for seed := range 2 {
 			var random *rand.Rand // seed 0: only what was synced
 			if seed > 0 {
 				random = rand.New(rand.NewPCG(uint64(moment), uint64(seed)))
@@ -60,7 +60,7 @@ func putUnderRecord(t *testing.T, power *laketest.PowerFS) ([]put, map[string][]
 	var wg sync.WaitGroup
 	for w := range 4 {
 		wg.Go(func() {
-			for i := range 5 {
+			for i := range 4 {
 				p := put{key: fmt.Sprintf("packs/%d/%d/%d-%d", i%3, i%2, w, i), data: laketest.Bytes(uint64(w*100+i), 100+w*50)}
 				mu.Lock()
 				all[p.key] = p.data

@@ -111,9 +111,9 @@ func (f *Faults) begin(ctx context.Context, op Op, key string) (Fault, error) {
 }
 
 // end is the error of an operation that was done.
-func (fault Fault) end(err error) error {
-	if err == nil && fault.After {
-		return fault.err()
+func (f Fault) end(err error) error {
+	if err == nil && f.After {
+		return f.err()
 	}
 	return err
 }
