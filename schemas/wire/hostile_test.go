@@ -471,6 +471,31 @@ func FuzzEnvelopes(f *testing.F) {
 	})
 }
 
+// linkedFrame is a frame without checksums: some bytes as they are, then data as two compressed blocks that may refer to what is
+// before them.
+func linkedFrame(data []byte) []byte {
+	frame := []byte{0x04, 0x22, 0x4d, 0x18, 0x40, 0x40, 0xc0}
+	frame = append(u32(frame, 1<<31|16), "sixteen letters."...)
+	for _, half := range [][]byte{data[:len(data)/2], data[len(data)/2:]} {
+		if len(half) > 0 {
+			frame = append(u32(frame, uint32(len(half))), half...)
+		}
+	}
+	return u32(frame, 0)
+}
+
+func TestLinkedBlocksSeeWhatIsBeforeThem(t *testing.T) {
+	// No literals, a match of 4 at distance 16 and 5 last literals; the second block reaches back into the first.
+	block := "\x00\x10\x00\x50other"
+	got, err := wire.Decompress(nil, linkedFrame([]byte(block+block)), 100)
+	if want := "sixteen letters.sixtother" + "etteother"; err != nil || string(got) != want {
+		t.Errorf("%q, %v, want %q", got, err, want)
+	}
+	if _, err := wire.Decompress(nil, linkedFrame([]byte("\x00\x11\x00\x50other\x00\xff\xff\x50other")), 100); err == nil {
+		t.Error("a match before the beginning passes")
+	}
+}
+
 func FuzzFrames(f *testing.F) {
 	f.Add(wire.Compress(nil, nil))
 	f.Add(wire.Compress(nil, bytes.Repeat([]byte("block "), 100)))
@@ -480,6 +505,9 @@ func FuzzFrames(f *testing.F) {
 		const limit = 1 << 20
 		out, err := wire.Decompress(nil, data, limit)
 		if err == nil && len(out) > limit {
+			t.Fatalf("%d bytes", len(out))
+		}
+		if out, err := wire.Decompress(nil, linkedFrame(data), limit); err == nil && len(out) > limit {
 			t.Fatalf("%d bytes", len(out))
 		}
 		again, err := wire.Decompress(nil, append(wire.Compress(nil, data), 1, 2, 3), max(len(data), 1))

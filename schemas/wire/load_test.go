@@ -147,3 +147,11 @@ func BenchmarkClock(b *testing.B) {
 		sum += c.Time(7129339302512)
 	}
 }
+
+func BenchmarkNewDecoder(b *testing.B) {
+	l := readLoad(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		l.decoder(b, telemetry.TagLog)
+	}
+}
