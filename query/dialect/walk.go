@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/micromegas-go/micromegas/schemas/tables"
@@ -315,6 +316,13 @@ func (r *rewriter) table(n *node, e env, f *frame) (*node, error) {
 
 // enter adds a relation with the names that the FROM clause gives its columns.
 func (f *frame) enter(n *node, name string, columns []Column) {
+	differs := func(c Column) bool { return c.Duration || c.Minus } // true of the item that computes it only
+	if slices.ContainsFunc(columns, differs) {
+		columns = slices.Clone(columns)
+		for i := range columns {
+			columns[i].Duration, columns[i].Minus = false, false
+		}
+	}
 	f.relations = append(f.relations, relation{name, renamed(columns, n.list("column_name_alias"))})
 }
 

@@ -58,11 +58,13 @@ func newStand(t testing.TB, scripts ...string) *stand {
 	return &stand{engine: e, admin: true}
 }
 
-// newFixture loads the published fixture.
-func newFixture(t testing.TB) (*stand, string) {
+// ours is the folder of the statements that are our own.
+const ours = "testdata/dialect"
+
+// newFixture loads the fixture that all statements are written for.
+func newFixture(t testing.TB) *stand {
 	t.Helper()
-	dir := sqltest.SpecDir(t)
-	fixture, err := os.ReadFile(filepath.Join(dir, "02_fixture.sql"))
+	fixture, err := os.ReadFile(filepath.Join(ours, "fixture.sql"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +76,7 @@ func newFixture(t testing.TB) (*stand, string) {
 		scripts = append(scripts, part)
 	}
 	scripts = append(scripts, `CREATE VIEW "vi/log_entries/global" AS FROM log_entries`, "CREATE OR REPLACE TABLE x AS SELECT make_timestamp_ns(1710591130123456789) AS t, 'key' AS k")
-	return newStand(t, scripts...), dir
+	return newStand(t, scripts...)
 }
 
 // Execute rewrites a statement, makes its views, and runs it.
@@ -197,7 +199,8 @@ func unfit(c sqltest.Case) string {
 }
 
 func TestPublishedStatements(t *testing.T) {
-	s, dir := newFixture(t)
+	dir := sqltest.SpecDir(t)
+	s := newFixture(t)
 	files, err := filepath.Glob(filepath.Join(dir, "1*.sql"))
 	if err != nil || len(files) != 7 {
 		t.Fatalf("files %v, error %v", files, err)
@@ -210,18 +213,18 @@ func TestPublishedStatements(t *testing.T) {
 }
 
 func TestExpressions(t *testing.T) {
-	s, dir := newFixture(t)
-	sqltest.Run(t, filepath.Join(dir, "20_expression_semantics.sql"), s.Execute, sqltest.CheckValue, nil)
+	s := newFixture(t)
+	sqltest.Run(t, filepath.Join(ours, "expressions.sql"), s.Execute, sqltest.CheckValue, nil)
 }
 
 func TestStatements(t *testing.T) {
-	s, dir := newFixture(t)
-	sqltest.Run(t, filepath.Join(dir, "21_statement_semantics.sql"), s.Execute, sqltest.CheckRows, nil)
+	s := newFixture(t)
+	sqltest.Run(t, filepath.Join(ours, "statements.sql"), s.Execute, sqltest.CheckRows, nil)
 }
 
 func TestRefusedStatements(t *testing.T) {
-	s, dir := newFixture(t)
-	cases, err := sqltest.ReadCases(filepath.Join(dir, "30_refused.sql"))
+	s := newFixture(t)
+	cases, err := sqltest.ReadCases(filepath.Join(ours, "refused.sql"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -248,8 +251,8 @@ func TestRefusedStatements(t *testing.T) {
 }
 
 func TestErrors(t *testing.T) {
-	s, dir := newFixture(t)
-	cases, err := sqltest.ReadCases(filepath.Join(dir, "31_errors.sql"))
+	s := newFixture(t)
+	cases, err := sqltest.ReadCases(filepath.Join(ours, "errors.sql"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -263,6 +266,6 @@ func TestErrors(t *testing.T) {
 }
 
 func TestScripts(t *testing.T) {
-	s, _ := newFixture(t)
+	s := newFixture(t)
 	sqltest.RunScripts(t, "testdata/*.test", s.Execute)
 }
