@@ -292,6 +292,39 @@ func TestMergeAddsUpEqualKeys(t *testing.T) {
 	}
 }
 
+// Damage anywhere in a file gives an error or, in what is not read, nothing; never a panic, and never other values.
+func TestDamageIsFound(t *testing.T) {
+	rng := rand.New(rand.NewPCG(11, 12))
+	table := tables.Must("measures")
+	rows := randomRows(rng, table, 300)
+	want := text(rows)
+	intact := write(t, rows, columnar.Identity(nil, 300), 200)
+	found, wrong := 0, 0
+	for range 1000 {
+		data := bytes.Clone(intact)
+		data[rng.IntN(len(data))] ^= 1 << rng.IntN(8)
+		f, err := columnar.OpenFile(table, data)
+		if err != nil {
+			found++
+			continue
+		}
+		got := columnar.NewRows(table)
+		for g := 0; g < f.RowGroups() && err == nil; g++ {
+			err = f.ReadRowGroup(g, got)
+		}
+		switch {
+		case err != nil:
+			found++
+		case !slices.Equal(text(got), want):
+			wrong++
+		}
+	}
+	t.Logf("%d of 1000 flipped bits found, %d gave other rows", found, wrong)
+	if found < 500 || wrong > 0 {
+		t.Errorf("%d of 1000 flipped bits found, %d gave other rows", found, wrong)
+	}
+}
+
 func FuzzOpenFile(f *testing.F) {
 	rng := rand.New(rand.NewPCG(9, 10))
 	table := tables.Must("log_entries")
