@@ -107,7 +107,7 @@ func (x *expected) add(t *testing.T, process map[string]any, r request) {
 			if msg == nil {
 				msg = desc["fmt_str"]
 			}
-			x.logs = append(x.logs, fmt.Sprintf("%s %q %s %q %q", common, override(props, "target", pick("target")), level(props, pick("level")), strings.ReplaceAll(msg.(string), "\x00", "\uFFFD"), jsonObject(props)))
+			x.logs = append(x.logs, fmt.Sprintf("%s %q %s %q %q", common, override(props, "target", pick("target")), level(props, pick("level")), msg, jsonObject(props)))
 			continue
 		}
 		if slices.Contains(r.Tags, "metrics") {
