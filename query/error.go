@@ -88,7 +88,7 @@ func (s *Service) errorOf(ctx context.Context, err error, st *dialect.Statement)
 	case errors.As(err, &spoken):
 	case errors.As(err, &engineErr):
 		spoken = dialect.MapEngineError(dialect.EngineFault{
-			Class: engineErr.Class.String(), Message: engineErr.Message,
+			Class: engineErr.Class.String(), Subtype: engineErr.Subtype, Message: engineErr.Message,
 			Kind: engineErr.Kind, Name: engineErr.Name, Candidates: engineErr.Candidates,
 		}, st)
 	default:

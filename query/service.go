@@ -20,7 +20,7 @@ type Service struct {
 	parts      Parts
 	log        *slog.Logger
 	names      *names
-	statements *statementCache
+	statements *dialect.Cache
 	index      *partitionIndex
 	snapshots  *snapshots
 	pins       pins
@@ -38,12 +38,13 @@ func New(cfg Config, parts Parts) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	n := newNames()
 	return &Service{
 		cfg:        cfg,
 		parts:      parts,
 		log:        parts.Log,
-		names:      newNames(),
-		statements: newStatementCache(cfg.Statements),
+		names:      n,
+		statements: dialect.NewCache(parts.Engine, n, cfg.Statements),
 		index:      newPartitionIndex(parts.Catalog),
 		snapshots:  newSnapshots(parts.Catalog, folder),
 	}, nil
@@ -84,22 +85,6 @@ func (s *Service) Prepare(ctx context.Context, req Request) (*arrow.Schema, erro
 	}
 	run.end(err)
 	return schema, err
-}
-
-// rewrite checks and rewrites a statement, or remembers that it did.
-func (s *Service) rewrite(ctx context.Context, req *Request) (*dialect.Statement, error) {
-	key := statementKey{sql: req.SQL, admin: req.Admin}
-	if st, ok := s.statements.get(key); ok {
-		return st, nil
-	}
-	st, err := dialect.Rewrite(ctx, s.parts.Engine, s.names, req.SQL, dialect.Options{Admin: req.Admin, Eval: s.parts.Engine.Eval})
-	if err != nil {
-		return nil, err
-	}
-	if !st.Volatile {
-		s.statements.put(key, st)
-	}
-	return st, nil
 }
 
 // errTooLong is why a query's context ended.
@@ -176,7 +161,8 @@ func (r *run) prepare(ctx context.Context) (*arrow.Schema, error) {
 // open rewrites the statement, brings its tables up to date and makes them relations of a connection.
 func (r *run) open(ctx context.Context) (warnings []string, err error) {
 	r.phase = phasePlan
-	if r.st, err = r.s.rewrite(ctx, &r.req); err != nil {
+	r.st, err = r.s.statements.Rewrite(ctx, r.req.SQL, dialect.Options{Admin: r.req.Admin, Eval: r.s.parts.Engine.Eval})
+	if err != nil {
 		return nil, err
 	}
 	r.phase = phasePhysical

@@ -16,7 +16,9 @@ import (
 	"github.com/micromegas-go/micromegas/query/client"
 	"github.com/micromegas-go/micromegas/query/client/output"
 	"github.com/micromegas-go/micromegas/query/querytest"
+	"github.com/micromegas-go/micromegas/schemas/catalog"
 	"github.com/micromegas-go/micromegas/schemas/tables"
+	"github.com/micromegas-go/micromegas/schemas/telemetry"
 )
 
 // ask returns the rows of a statement as CSV without its header line.
@@ -231,4 +233,35 @@ func schemaText(s *arrow.Schema) string {
 		out = append(out, fmt.Sprintf("%s %s%s", field.Name, field.Type, null))
 	}
 	return strings.Join(out, "; ")
+}
+
+// TestStubsAreNotListed archives a block whose process and stream are not registered, and registers them later.
+func TestStubsAreNotListed(t *testing.T) {
+	e := querytest.Start(t, querytest.Options{})
+	e.Fixture(t)
+	c := e.Dial(t, "")
+	id, stream := querytest.Unregistered, querytest.StreamID(99)
+	f := func(sql, want string) {
+		t.Helper()
+		if got, err := ask(t.Context(), c, sql, client.QueryOptions{}); err != nil || got != want {
+			t.Errorf("%s: %q %v, want %q", sql, got, err, want)
+		}
+	}
+	instance := "SELECT count(*) FROM view_instance('log_entries','" + id.String() + "')"
+	e.Archive(t, nil, nil, []catalog.BlockReg{{
+		Block:      telemetry.Block{ID: querytest.BlockID(99), StreamID: stream, ProcessID: id, BeginTime: querytest.At(500), EndTime: querytest.At(501)},
+		InsertTime: querytest.At(502), PackLength: 1,
+	}})
+	f("SELECT count(*) FROM blocks", "11")
+	f("SELECT count(*) FROM processes", "3")
+	f("SELECT count(*) FROM streams", "8")
+	if _, err := ask(t.Context(), c, instance, client.QueryOptions{}); status.Code(err) != codes.Internal {
+		t.Errorf("an unregistered process: %v", err)
+	}
+	e.Archive(t, []catalog.ProcessReg{{Process: telemetry.Process{ID: id, Exe: "late"}, InsertTime: querytest.At(600)}},
+		[]catalog.StreamReg{{Stream: telemetry.Stream{ID: stream, ProcessID: id, Tags: []string{"log"}, Format: telemetry.FormatTransit}, InsertTime: querytest.At(600)}}, nil)
+	f("SELECT count(*) FROM blocks", "12")
+	f("SELECT \"processes.exe\" FROM blocks WHERE begin_time = TIMESTAMP '2026-03-01T10:08:20Z'", "late")
+	f("SELECT count(*) FROM processes", "4")
+	f(instance, "0")
 }
