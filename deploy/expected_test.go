@@ -232,7 +232,6 @@ func logLine(env envelope, c clock, o map[string]any) string {
 	if o["__type"] == "LogStaticStrEvent" {
 		msg = text(desc, "fmt_str")
 	}
-	msg = strings.ReplaceAll(msg, "\x00", "\ufffd") // a NUL would end the text in too many places
 	props := properties(o)
 	if o["__type"] == "TaggedLogString" {
 		if v, ok := props["target"]; ok {

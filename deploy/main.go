@@ -53,7 +53,7 @@ func Main(args []string, in io.Reader, out, errOut io.Writer) int {
 		}
 		return 0
 	}
-	for _, c := range commands() {
+	for _, c := range append(commands(), command{name: benchServe, run: runBenchServe}) {
 		if c.name != args[0] {
 			continue
 		}
