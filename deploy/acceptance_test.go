@@ -164,10 +164,11 @@ func checkContext(t *testing.T, c check) context.Context {
 		const day = "2026-03-01T"
 		ctx = metadata.AppendToOutgoingContext(ctx, "query_range_begin", day+begin+"Z", "query_range_end", day+end+"Z")
 	}
+	var headers []string
 	for k, v := range c.header {
-		ctx = metadata.AppendToOutgoingContext(ctx, k, v)
+		headers = append(headers, k, v)
 	}
-	return ctx
+	return metadata.AppendToOutgoingContext(ctx, headers...)
 }
 
 func runCheck(t *testing.T, p *process, c check) {

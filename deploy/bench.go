@@ -127,7 +127,7 @@ func runBench(ctx context.Context, std stdio, args []string) error {
 		enc.SetIndent("", "  ")
 		errs = append(errs, enc.Encode(rows))
 	} else {
-		printRows(std.out, rows)
+		errs = append(errs, printRows(std.out, rows))
 	}
 	return errors.Join(errs...)
 }
@@ -156,7 +156,7 @@ func chooseGroups(only string) ([]benchmark, error) {
 	return chosen, nil
 }
 
-func printRows(w io.Writer, rows []row) {
+func printRows(w io.Writer, rows []row) error {
 	fmt.Fprintf(w, "%s\n\n", machine())
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(t, "what\tfigure\tunit\tmark\tmet\tbeside\tnote")
@@ -171,7 +171,7 @@ func printRows(w io.Writer, rows []row) {
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Name, figureText(r.Figure), r.Unit, r.Mark, met, peer, r.Note)
 	}
-	t.Flush()
+	return t.Flush()
 }
 
 // figureText prints three significant digits without an exponent.

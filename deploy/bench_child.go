@@ -97,9 +97,9 @@ func (b *bench) startChild(ctx context.Context, folder, roles string) (*child, e
 	case <-ready:
 		return c, nil
 	case err := <-c.exited:
-		return nil, fmt.Errorf("measured server ended at once (%v): see %s", err, logFile.Name())
+		return nil, fmt.Errorf("measured server ended at once (%w): see %s", err, logFile.Name())
 	case <-time.After(childStartTimeout):
-		c.cmd.Process.Kill()
+		_ = c.cmd.Process.Kill() // it may have ended just now
 		return nil, fmt.Errorf("measured server is not ready after %v: see %s", childStartTimeout, logFile.Name())
 	}
 }

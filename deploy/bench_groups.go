@@ -309,7 +309,12 @@ func benchFresh(ctx context.Context, b *bench) (rows []row, err error) {
 		_, err := b.load(beside, c, "--duration", "0s", "--rate", fmt.Sprint(steadyRate), "--processes", "16")
 		loaded <- err
 	}()
-	defer func() { stop(); <-loaded }()
+	defer func() {
+		stop()
+		if e := <-loaded; e != nil && beside.Err() == nil {
+			err = errors.Join(err, e)
+		}
+	}()
 	if err := wait(ctx, settleTime); err != nil {
 		return rows, err
 	}

@@ -148,12 +148,12 @@ func benchPrune(ctx context.Context, b *bench) (rows []row, err error) {
 }
 
 // makePartitions fills a catalog with partitions that have no files: pruning must not open any.
-func makePartitions(ctx context.Context, path string, first time.Time) error {
+func makePartitions(ctx context.Context, path string, first time.Time) (err error) {
 	db, err := sqlite.Open(ctx, path, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
-	defer db.Close()
+	defer func() { err = errors.Join(err, db.Close()) }()
 	const perCommit = 10_000
 	for done := 0; done < prunePartitions; done += perCommit {
 		commit := catalog.ViewCommit{Consumer: catalog.ConsumerViews}

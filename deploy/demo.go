@@ -59,7 +59,9 @@ func runDemo(ctx context.Context, std stdio, args []string) error {
 		}
 	}
 	stopProducing()
-	<-produced
+	if e := <-produced; e != nil {
+		s.log.Warn("demo producer ended with an error", "error", e)
+	}
 	s.Stop(context.WithoutCancel(ctx))
 	if ctx.Err() != nil {
 		return nil // an interrupt ends the demo as it should

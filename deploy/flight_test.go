@@ -19,7 +19,6 @@ import (
 	pb "github.com/apache/arrow-go/v18/arrow/flight/gen/flight"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 )
@@ -319,12 +318,6 @@ func checkSQLInfo(t *testing.T, p *process) {
 	}) {
 		t.Errorf("no server name in %q", rows)
 	}
-}
-
-// withRange adds a query range to ctx.
-func withRange(ctx context.Context, begin, end time.Time) context.Context {
-	return metadata.AppendToOutgoingContext(ctx,
-		"query_range_begin", begin.UTC().Format(time.RFC3339Nano), "query_range_end", end.UTC().Format(time.RFC3339Nano))
 }
 
 // count runs a statement whose answer is one integer.

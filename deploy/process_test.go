@@ -146,7 +146,7 @@ func (p *process) readAddresses(out io.Reader, ready chan<- error) {
 	p.err = p.cmd.Wait()
 	close(p.exited)
 	select {
-	case ready <- fmt.Errorf("serve ended before it was ready: %v", p.err):
+	case ready <- fmt.Errorf("serve ended before it was ready: %w", p.err):
 	default:
 	}
 }

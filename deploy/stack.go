@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -414,7 +415,7 @@ func (s *Stack) Stop(ctx context.Context) {
 		s.cancelPart("http")
 		if err := s.httpServer.Shutdown(ctx); err != nil {
 			s.log.Warn("requests did not finish in time", "error", err)
-			s.httpServer.Close()
+			_ = s.httpServer.Close() // cuts the connections that are left
 		}
 		s.stopPart(ctx, "http")
 	}
@@ -434,8 +435,8 @@ func (s *Stack) Stop(ctx context.Context) {
 		s.stopPart(ctx, "flight")
 	}
 	s.stopPart(ctx, "bus guard")
-	for i := len(s.closes) - 1; i >= 0; i-- {
-		if err := s.closes[i](); err != nil {
+	for _, closeHandle := range slices.Backward(s.closes) {
+		if err := closeHandle(); err != nil {
 			s.log.Warn("handle did not close well", "error", err)
 		}
 	}

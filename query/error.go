@@ -74,8 +74,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // errorOf returns err as an *Error of its own, without phase and query id where they are not known. What the client can do
 // nothing about is told in general terms, and logged in full.
 func (s *Service) errorOf(ctx context.Context, err error, st *dialect.Statement) *Error {
-	var mine *Error
-	if errors.As(err, &mine) {
+	if mine, ok := errors.AsType[*Error](err); ok {
 		own := *mine
 		return &own
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sort"
 	"sync"
@@ -64,9 +65,7 @@ func (x *partitionIndex) apply(old *partitions, delta catalog.PartitionDelta) *p
 	if delta.Full {
 		clear(x.in)
 	} else {
-		for name, v := range old.views {
-			next.views[name] = v
-		}
+		maps.Copy(next.views, old.views)
 	}
 	added := make(map[string][]*catalog.Partition)
 	for i := range delta.Added {

@@ -58,19 +58,19 @@ func (s *Service) record(r *run, err error) {
 	s.counts.running.Add(-1)
 	s.counts.rows.Add(r.rows)
 	s.counts.nanoseconds.Add(int64(took))
-	level, message := slog.LevelDebug, "query answered"
+	level, outcome := slog.LevelDebug, "answered"
 	var e *Error
 	switch {
 	case err == nil:
 		s.counts.done.Add(1)
 	case errors.As(err, &e) && e.Code == codes.Canceled:
 		s.counts.cancelled.Add(1)
-		message = "query cancelled"
+		outcome = "cancelled"
 	default:
 		s.counts.failed.Add(1)
-		message = "query refused"
+		outcome = "refused"
 		if e == nil || e.Code == codeInternal {
-			level, message = slog.LevelWarn, "query failed"
+			level, outcome = slog.LevelWarn, "failed"
 		}
 	}
 	ctx := context.Background()
@@ -78,6 +78,7 @@ func (s *Service) record(r *run, err error) {
 		return
 	}
 	attrs := []slog.Attr{
+		slog.String("outcome", outcome),
 		slog.String("query_id", r.id), slog.Duration("took", took), slog.Int64("rows", r.rows),
 		slog.String("sql", r.req.SQL[:min(len(r.req.SQL), maxLoggedStatement)]),
 		slog.String("client", r.req.Client.Type), slog.String("user", r.req.Client.User), slog.String("address", r.req.Client.Address),
@@ -88,5 +89,5 @@ func (s *Service) record(r *run, err error) {
 			attrs = append(attrs, slog.Any("cause", e.Err))
 		}
 	}
-	s.log.LogAttrs(ctx, level, message, attrs...)
+	s.log.LogAttrs(ctx, level, "query ended", attrs...)
 }

@@ -121,10 +121,21 @@ func (n *names) tableRows() [][]string {
 
 func columnsOfColumns() []typedColumn {
 	return []typedColumn{
-		{"table_catalog", "VARCHAR"}, {"table_schema", "VARCHAR"}, {"table_name", "VARCHAR"}, {"column_name", "VARCHAR"},
-		{"ordinal_position", "UBIGINT"}, {"column_default", "VARCHAR"}, {"is_nullable", "VARCHAR"}, {"data_type", "VARCHAR"},
-		{"character_maximum_length", "UBIGINT"}, {"character_octet_length", "UBIGINT"}, {"numeric_precision", "UBIGINT"},
-		{"numeric_precision_radix", "UBIGINT"}, {"numeric_scale", "UBIGINT"}, {"datetime_precision", "UBIGINT"}, {"interval_type", "VARCHAR"},
+		{"table_catalog", "VARCHAR"},
+		{"table_schema", "VARCHAR"},
+		{"table_name", "VARCHAR"},
+		{"column_name", "VARCHAR"},
+		{"ordinal_position", "UBIGINT"},
+		{"column_default", "VARCHAR"},
+		{"is_nullable", "VARCHAR"},
+		{"data_type", "VARCHAR"},
+		{"character_maximum_length", "UBIGINT"},
+		{"character_octet_length", "UBIGINT"},
+		{"numeric_precision", "UBIGINT"},
+		{"numeric_precision_radix", "UBIGINT"},
+		{"numeric_scale", "UBIGINT"},
+		{"datetime_precision", "UBIGINT"},
+		{"interval_type", "VARCHAR"},
 	}
 }
 

@@ -25,6 +25,10 @@ type Service struct {
 	snapshots  *snapshots
 	pins       pins
 	counts     counts
+
+	// relations makes what a statement names relations of its connection, as statements to execute there. It is
+	// (*run).relations, which reads the lake; tests of the rest of the way put other rows there.
+	relations func(context.Context, *run) (views, warnings []string, err error)
 }
 
 var _ Querier = (*Service)(nil)
@@ -47,6 +51,7 @@ func New(cfg Config, parts Parts) (*Service, error) {
 		statements: dialect.NewCache(parts.Engine, n, cfg.Statements),
 		index:      newPartitionIndex(parts.Catalog),
 		snapshots:  newSnapshots(parts.Catalog, folder),
+		relations:  func(ctx context.Context, r *run) ([]string, []string, error) { return r.relations(ctx) },
 	}, nil
 }
 
@@ -166,7 +171,7 @@ func (r *run) open(ctx context.Context) (warnings []string, err error) {
 		return nil, err
 	}
 	r.phase = phasePhysical
-	views, warnings, err := r.relations(ctx)
+	views, warnings, err := r.s.relations(ctx, r)
 	if err != nil {
 		return nil, err
 	}

@@ -94,8 +94,7 @@ func statusOf(err error) error {
 	if err == nil {
 		return nil
 	}
-	var qe *query.Error
-	if errors.As(err, &qe) {
+	if qe, ok := errors.AsType[*query.Error](err); ok {
 		return status.Error(qe.Code, qe.Error())
 	}
 	if _, ok := status.FromError(err); ok {

@@ -55,6 +55,8 @@ type asked []uint32
 func (a asked) GetInfo() []uint32 { return a }
 
 // DoGetSqlInfo answers what is known of what is asked; nothing asked means all.
+//
+//nolint:revive // the name is that of the interface it implements
 func (c *commands) DoGetSqlInfo(ctx context.Context, q flightsql.GetSqlInfo) (*arrow.Schema, <-chan flight.StreamChunk, error) {
 	want := asked(c.infoIDs)
 	if len(q.GetInfo()) > 0 {

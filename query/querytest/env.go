@@ -39,6 +39,8 @@ type Options struct {
 	Config func(*query.Config)
 	Engine func(*engine.Config)
 	Log    *slog.Logger
+
+	Service func(*query.Service) // changes the service before the first query
 }
 
 // Start makes an Env that ends with the test.
@@ -93,6 +95,9 @@ func (e *Env) startQuery(t testing.TB, dir string, opts Options, log *slog.Logge
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { check(t, e.Service.Close()) })
+	if opts.Service != nil {
+		opts.Service(e.Service)
+	}
 	s, err := flight.New(flight.DefaultConfig(), e.Service, opts.Keys, log)
 	if err != nil {
 		t.Fatal(err)

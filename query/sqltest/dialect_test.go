@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,35 +15,7 @@ import (
 	"github.com/micromegas-go/micromegas/query/dialect"
 	"github.com/micromegas-go/micromegas/query/engine"
 	"github.com/micromegas-go/micromegas/query/sqltest"
-	"github.com/micromegas-go/micromegas/schemas/tables"
 )
-
-// fixtureCatalog names the view sets and the tables that only examples use.
-type fixtureCatalog []string
-
-func (c fixtureCatalog) Table(name string) (*tables.Table, bool) {
-	if t, ok := tables.Lookup(name); ok {
-		return t, true
-	}
-	if slices.Contains(c, name) {
-		return &tables.Table{Name: name, Global: true}, true
-	}
-	return nil, false
-}
-
-func (c fixtureCatalog) Names() []string {
-	names := slices.Clone(c)
-	for _, t := range tables.All() {
-		names = append(names, t.Name)
-	}
-	return names
-}
-
-var examples = fixtureCatalog{
-	"performance_histograms", "performance_metrics", "performance_data", "cpu_usage_per_process_per_minute", "events",
-	"my_events", "density_grid", "heatmap", "scaled", "cells", "raw_metrics", "thresholds", "frame_metrics", "process_info",
-	"cpu_chart.user", "cpu_chart.system", "x",
-}
 
 // stand is an engine with the fixture's relations.
 type stand struct {
@@ -64,24 +35,14 @@ const ours = "testdata/dialect"
 // newFixture loads the fixture that all statements are written for.
 func newFixture(t testing.TB) *stand {
 	t.Helper()
-	fixture, err := os.ReadFile(filepath.Join(ours, "fixture.sql"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var scripts []string
-	for part := range strings.SplitSeq(string(fixture), ";\n") {
-		if strings.Contains(part, "MACRO view_instance") || strings.TrimSpace(part) == "" {
-			continue
-		}
-		scripts = append(scripts, part)
-	}
-	scripts = append(scripts, `CREATE VIEW "vi/log_entries/global" AS FROM log_entries`, "CREATE OR REPLACE TABLE x AS SELECT make_timestamp_ns(1710591130123456789) AS t, 'key' AS k")
-	return newStand(t, scripts...)
+	s := newStand(t)
+	sqltest.LoadFixture(t, s.engine)
+	return s
 }
 
 // Execute rewrites a statement, makes its views, and runs it.
 func (s *stand) Execute(ctx context.Context, sql string) (*sqltest.Result, error) {
-	st, err := dialect.Rewrite(ctx, s.engine, examples, sql, dialect.Options{Admin: s.admin, Eval: s.engine.Eval})
+	st, err := dialect.Rewrite(ctx, s.engine, sqltest.FixtureNames{}, sql, dialect.Options{Admin: s.admin, Eval: s.engine.Eval})
 	if err != nil {
 		return nil, err
 	}
@@ -91,7 +52,7 @@ func (s *stand) Execute(ctx context.Context, sql string) (*sqltest.Result, error
 	}
 	defer conn.Close()
 	for _, f := range st.Functions {
-		if err := conn.Exec(ctx, fmt.Sprintf(`CREATE TEMP VIEW "%s" AS %s`, f.ViewName, standIn(f.Name))); err != nil {
+		if err := conn.Exec(ctx, fmt.Sprintf(`CREATE TEMP VIEW "%s" AS %s`, f.ViewName, sqltest.FixtureFunction(f.Name))); err != nil {
 			return nil, err
 		}
 	}
@@ -162,21 +123,6 @@ func mapError(err error, st *dialect.Statement) error {
 	}, st)
 }
 
-// standIn is the fixture's relation for a table function.
-func standIn(function string) string {
-	switch function {
-	case "process_spans":
-		return "SELECT '' AS stream_id, 'main-7' AS thread_name, * FROM fx_thread_spans"
-	case "perfetto_trace_chunks":
-		return "SELECT CAST(0 AS INTEGER) AS chunk_id, unhex('0a00') AS chunk_data"
-	case "list_query_denials":
-		return "FROM fx_query_denials"
-	case "deny_queries", "retire_partitions", "materialize_partitions", "regenerate_partitions":
-		return "FROM fx_task_log"
-	}
-	return "FROM fx_" + function
-}
-
 func internalStandIn(i dialect.Internal) string {
 	switch i {
 	case dialect.InternalTables:
@@ -229,7 +175,7 @@ func TestRefusedStatements(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range cases {
-		_, err := dialect.Rewrite(t.Context(), s.engine, examples, c.SQL, dialect.Options{Admin: true})
+		_, err := dialect.Rewrite(t.Context(), s.engine, sqltest.FixtureNames{}, c.SQL, dialect.Options{Admin: true})
 		if _, ok := errors.AsType[*dialect.Error](err); !ok {
 			t.Errorf("line %d: %s: got %v, want a refusal", c.Line, c.SQL, err)
 			continue

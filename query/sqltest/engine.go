@@ -21,6 +21,13 @@ func OpenEngine(t testing.TB, scripts ...string) *engine.Engine {
 			t.Errorf("close engine: %v", err)
 		}
 	})
+	Exec(t, e, scripts...)
+	return e
+}
+
+// Exec runs statements on an engine whose rows nobody wants.
+func Exec(t testing.TB, e *engine.Engine, scripts ...string) {
+	t.Helper()
 	conn, err := e.Conn(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -35,5 +42,4 @@ func OpenEngine(t testing.TB, scripts ...string) *engine.Engine {
 			t.Fatalf("%v\n%s", err, sql)
 		}
 	}
-	return e
 }
