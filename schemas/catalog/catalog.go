@@ -52,11 +52,27 @@ type Catalog interface {
 	// ErrObjectsTooOld when its objects may be collected soon.
 	CommitArchive(ctx context.Context, c *ArchiveCommit) error
 
-	// CommitView writes one step of a view's owner or builder and returns the commit number: ErrConflict when a checkpoint
-	// or epoch moved, ErrArchiveBehind when archive has not passed the new positions, ErrStale when a partition to retire
+	// CommitView writes one step of a view's owner or builder and returns the commit number: ErrConflict when a checkpoint,
+	// a range of the backlog or an epoch moved, ErrArchiveBehind when archive has not passed the new positions, ErrStale when a partition to retire
 	// or a parked copy to remove is not there any more, ErrObjectsTooOld when its objects may be collected soon.
 	// A commit that changes no partition leaves the commit number as it is.
 	CommitView(ctx context.Context, c *ViewCommit) (commitNo int64, err error)
+	// Backlog returns a consumer's open ranges, ordered by shard, generation and first sequence number. They are opened and
+	// worked off by CommitView.
+	Backlog(ctx context.Context, consumer string) ([]Backlog, error)
+	// ClaimBacklog gives the caller one of the consumer's ranges that nobody works on, under an epoch one above its last, for
+	// ttl; false when there is none. Ranges whose last claim was released, or that never had one, come before those whose
+	// claim expired (something may be wrong with these), and the newest positions come first. A range that owner holds
+	// already counts as free: a process that restarts under its old name need not wait.
+	ClaimBacklog(ctx context.Context, consumer, owner string, ttl time.Duration) (Backlog, bool, error)
+	// RenewBacklog extends the claim from now by ttl, and returns the range as it is. It must fail with ErrLeaseLost when
+	// another claim took place, when the claim was released, and when the range is done.
+	RenewBacklog(ctx context.Context, b Backlog, ttl time.Duration) (Backlog, error)
+	// ReleaseBacklog lets the next worker in at once. ErrLeaseLost when the claim is no longer the caller's.
+	ReleaseBacklog(ctx context.Context, b Backlog) error
+	// EventRange returns times between which all events lie of the blocks archived from (after, to]. Without blocks begin > end.
+	// It may count blocks of packs that reach beyond the positions.
+	EventRange(ctx context.Context, s ShardID, after, to uint64) (begin, end int64, err error)
 	// Skips returns the copies that do not count in (after, to], ordered by position.
 	Skips(ctx context.Context, s ShardID, after, to uint64) ([]Skip, error)
 	// Parked returns a consumer's parked copies that pass the filter, ordered by position.

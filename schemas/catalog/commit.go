@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/micromegas-go/micromegas/schemas/telemetry"
@@ -71,7 +72,15 @@ type Move struct {
 	Epoch    int64
 }
 
-// ViewCommit is one step of a view's owner (with Moves) or of a builder or merger (without).
+// Chunk is a step through a range of the backlog: the positions From to To, both built by this commit. From must be the range's
+// FirstSeq, and Epoch that of its last claim.
+type Chunk struct {
+	RangeNo  int64
+	From, To uint64
+	Epoch    int64
+}
+
+// ViewCommit is one step of a view's owner (with Moves), of a worker on its backlog (with a Chunk), or of a merger (with neither).
 type ViewCommit struct {
 	Consumer string
 	Moves    []Move
@@ -81,6 +90,10 @@ type ViewCommit struct {
 	ParkedAdded []Parked
 	// ParkedDone are parked copies built now, found by shard, seq and rec; each must be there.
 	ParkedDone []Parked
+	// Backlog are ranges that the moves pass unbuilt: together they must be the end of the move of their shard.
+	Backlog []Backlog
+	// Chunk is what a worker has built of a range of the backlog; nil for all others.
+	Chunk *Chunk
 	// ObjectsSince is when the first object of Added was put; 0 = not checked.
 	ObjectsSince int64
 }
@@ -92,8 +105,14 @@ func (c *ViewCommit) Validate() error {
 			return fmt.Errorf("%w: %s of %s from %d to %d", ErrInvalid, c.Consumer, m.Shard, m.From, m.To)
 		}
 	}
-	if c.Consumer == "" && len(c.Moves)+len(c.ParkedAdded)+len(c.ParkedDone) > 0 {
+	if c.Consumer == "" && len(c.Moves)+len(c.ParkedAdded)+len(c.ParkedDone) > 0 || c.Consumer == "" && c.Chunk != nil {
 		return fmt.Errorf("%w: view commit without a consumer", ErrInvalid)
+	}
+	if c.Chunk != nil && (c.Chunk.From == 0 || c.Chunk.To < c.Chunk.From) {
+		return fmt.Errorf("%w: chunk %d to %d of backlog range %d", ErrInvalid, c.Chunk.From, c.Chunk.To, c.Chunk.RangeNo)
+	}
+	if err := c.validateBacklog(); err != nil {
+		return err
 	}
 	for i := range c.Added {
 		p := &c.Added[i]
@@ -105,6 +124,29 @@ func (c *ViewCommit) Validate() error {
 		}
 	}
 	return checkAge(c.ObjectsSince)
+}
+
+// validateBacklog checks that the new ranges of each shard follow each other and end where the shard's move ends: no position may
+// be passed twice, or be lost between them.
+func (c *ViewCommit) validateBacklog() error {
+	next := map[ShardID]uint64{}
+	for i := range c.Backlog {
+		b := &c.Backlog[i]
+		if want, ok := next[b.Shard]; b.FirstSeq == 0 || b.LastSeq < b.FirstSeq || ok && b.FirstSeq != want {
+			return fmt.Errorf("%w: backlog of %s from %d to %d", ErrInvalid, b.Shard, b.FirstSeq, b.LastSeq)
+		}
+		move := slices.IndexFunc(c.Moves, func(m Move) bool { return m.Shard == b.Shard })
+		if move < 0 || b.FirstSeq <= c.Moves[move].From {
+			return fmt.Errorf("%w: backlog of %s from %d, which no move passes", ErrInvalid, b.Shard, b.FirstSeq)
+		}
+		next[b.Shard] = b.LastSeq + 1
+	}
+	for _, m := range c.Moves {
+		if end, ok := next[m.Shard]; ok && end != m.To+1 {
+			return fmt.Errorf("%w: backlog of %s up to %d, move to %d", ErrInvalid, m.Shard, end-1, m.To)
+		}
+	}
+	return nil
 }
 
 func checkAge(since int64) error {

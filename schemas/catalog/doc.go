@@ -9,6 +9,9 @@
 //   - A commit moves its checkpoint from the position that it read to a later one, by compare-and-swap; the epoch of its
 //     lease must not be older than the one that moved the checkpoint last. So of two owners that both believe in their
 //     lease one loses with [ErrConflict], and rows and position never disagree.
+//   - A checkpoint may pass a range of positions unbuilt, if the same commit opens it as [Backlog]. The range is worked off in
+//     chunks, each a compare-and-swap of the range's first position under the epoch of its claim, so again rows and
+//     positions never disagree.
 //   - An object exists for readers from the commit that names it on. What no row names is an orphan, whatever it holds.
 //   - A process, a stream and a block are registered once; the first registration wins. Times of processes, streams and
 //     blocks are kept in whole microseconds (see [TruncateToMicroseconds]), also where keys are compared.

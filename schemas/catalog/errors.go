@@ -8,7 +8,7 @@ import (
 
 // What a caller branches on. All others are trouble of the store.
 var (
-	// ErrConflict: the checkpoint is not where the commit says, or a newer epoch moved it. The owner lost its shard, or
+	// ErrConflict: the checkpoint, or the range of the backlog, is not where the commit says, or a newer epoch moved it. The owner lost its shard, or
 	// repeats a commit that was done: it must read the checkpoint before it goes on.
 	ErrConflict = errors.New("catalog: checkpoint or epoch moved")
 	// ErrDuplicateBlocks: a block of the commit is archived already. Nothing of the commit happened.

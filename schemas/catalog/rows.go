@@ -120,6 +120,20 @@ type ParkedFilter struct {
 	Limit                 int   // 0 = all
 }
 
+// Backlog is a range of positions that a consumer's checkpoint has passed unbuilt, to be built in chunks by whoever claims it.
+// Archive has passed it too, so its frames are in packs, and which of its copies count is settled.
+type Backlog struct {
+	RangeNo           int64 // given by the catalog
+	Shard             ShardID
+	FirstSeq, LastSeq uint64 // FirstSeq moves with each chunk; the row goes with the last one
+	// MinTime and MaxTime bound the events of its blocks; a range without blocks has MinTime > MaxTime.
+	MinTime, MaxTime int64
+	// The claim, set by the catalog. Owner is empty when nobody works on the range. Epoch grows with each claim.
+	Owner   string
+	Epoch   int64
+	Expires int64
+}
+
 // ProcessRow is a process as registered, or a stub (Registered 0) that a block or a stream named first.
 type ProcessRow struct {
 	telemetry.Process
@@ -191,7 +205,7 @@ type Stats struct {
 	PartitionBytes             int64
 	RetiredPartitions          int64
 	Skips, Parked, Dead        int64
-	Backlog                    int64
+	Backlog, BacklogFrames     int64 // open ranges, and positions in them
 	CommitNo                   int64
 }
 

@@ -345,9 +345,9 @@ func (db *DB) Stats(ctx context.Context) (catalog.Stats, error) {
   (SELECT count(*) FROM partitions WHERE retired IS NULL), (SELECT coalesce(sum(rows), 0) FROM partitions WHERE retired IS NULL),
   (SELECT coalesce(sum(size), 0) FROM partitions WHERE retired IS NULL), (SELECT count(*) FROM partitions WHERE retired IS NOT NULL),
   (SELECT count(*) FROM skips), (SELECT count(*) FROM parked WHERE dead = 0), (SELECT count(*) FROM parked WHERE dead = 1),
-  (SELECT count(*) FROM backlog), (SELECT commit_no FROM clock WHERE one = 1)`).
+  (SELECT count(*) FROM backlog), (SELECT coalesce(sum(last_seq - first_seq + 1), 0) FROM backlog), (SELECT commit_no FROM clock WHERE one = 1)`).
 		Scan(&s.Processes, &s.Streams, &s.Blocks, &s.Packs, &s.PackBytes, &s.Partitions, &s.PartitionRows, &s.PartitionBytes, &s.RetiredPartitions,
-			&s.Skips, &s.Parked, &s.Dead, &s.Backlog, &s.CommitNo)
+			&s.Skips, &s.Parked, &s.Dead, &s.Backlog, &s.BacklogFrames, &s.CommitNo)
 	if err != nil {
 		return catalog.Stats{}, fmt.Errorf("count: %w", err)
 	}

@@ -29,6 +29,9 @@ func (db *DB) CommitView(ctx context.Context, c *catalog.ViewCommit) (int64, err
 				return err
 			}
 		}
+		if err := errors.Join(openBacklog(t, c.Consumer, c.Backlog), moveChunk(t, c.Consumer, c.Chunk)); err != nil {
+			return err
+		}
 		no, err := t.queryInt("SELECT commit_no FROM clock WHERE one = 1")
 		if err != nil {
 			return err
