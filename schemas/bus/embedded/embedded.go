@@ -1,7 +1,13 @@
 // Package embedded runs a NATS server with JetStream inside this process: the bus of a single process, and of tests.
 //
 // Files are synced before JetStream acknowledges (SyncAlways); JetStream's own default is to sync every two minutes,
-// which loses acknowledged data with the machine's power.
+// which loses acknowledged data with the machine's power. The server does not fsync the folders that it makes for a
+// new stream: whoever made streams calls SyncFolders before it publishes on them; Start and Restart do so for those that
+// exist.
+//
+// Assumed of the file system: fsync of a file makes durable its bytes, its length and the name under which it was
+// created (a stream goes on in a new file every few MB, whose folder the server does not fsync); fsync of a folder makes
+// its names durable; rename is atomic. ext4, xfs, btrfs and zfs do all of it.
 //
 // A store that met a full disk or another write error stays refused until the server starts anew, even when there is
 // space again. Healthy notices it, Restart brings the service back. A Server is a handle that stays good across
@@ -12,8 +18,11 @@ package embedded
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"time"
@@ -129,6 +138,10 @@ func (s *Server) start() (*server.Server, error) {
 		stop(now)
 		return nil, fmt.Errorf("embedded server on %s: %w", options.StoreDir, err)
 	}
+	if err := s.SyncFolders(); err != nil { // a process that made streams may have been killed before it did
+		stop(now)
+		return nil, fmt.Errorf("embedded server: %w", err)
+	}
 	if address, ok := now.Addr().(*net.TCPAddr); ok && !options.DontListen {
 		s.options.Port = address.Port // clients come back to the same one
 	}
@@ -218,6 +231,40 @@ func (s *Server) Healthy() error {
 	}
 	if status := now.Healthz(nil); status.Status != "ok" {
 		return fmt.Errorf("embedded server: %s", status.Error)
+	}
+	return nil
+}
+
+// SyncFolders makes durable the names of all folders and files of the streams that exist now. Before it returned, a
+// message on a new stream is acknowledged, but a power loss may take the stream's folder and the message with it.
+func (s *Server) SyncFolders() error {
+	root := filepath.Clean(s.options.StoreDir)
+	if err := syncFolder(filepath.Dir(root)); err != nil {
+		return err
+	}
+	return filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && path != root: // the server removed it meanwhile
+			return nil
+		case err != nil:
+			return fmt.Errorf("sync folders: %w", err)
+		case entry.IsDir():
+			return syncFolder(path)
+		}
+		return nil
+	})
+}
+
+func syncFolder(path string) error {
+	dir, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // removed meanwhile
+	}
+	if err != nil {
+		return fmt.Errorf("sync folder: %w", err)
+	}
+	if err := errors.Join(dir.Sync(), dir.Close()); err != nil {
+		return fmt.Errorf("sync folder: %w", err)
 	}
 	return nil
 }
