@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -20,7 +21,7 @@ var errFolderInUse = errors.New("data folder in use")
 // lockFolder makes dir and takes it for this process. The lock goes with the process, however it ends: it is the
 // kernel's (flock), the pid in the file is for people.
 func lockFolder(dir string) (unlock func(), err error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := makeFolder(dir); err != nil {
 		return nil, fmt.Errorf("make data folder: %w", err)
 	}
 	name := filepath.Join(dir, lockName)
@@ -46,4 +47,32 @@ func lockFolder(dir string) (unlock func(), err error) {
 		return nil, fmt.Errorf("write lock of data folder: %w", err)
 	}
 	return func() { f.Close() }, nil
+}
+
+// makeFolder makes dir and what is missing above it, durably: each new folder's name is synced in the one above.
+func makeFolder(dir string) error {
+	above := filepath.Dir(dir)
+	if _, err := os.Stat(above); errors.Is(err, fs.ErrNotExist) {
+		if err := makeFolder(above); err != nil {
+			return err
+		}
+	}
+	err := os.Mkdir(dir, 0o755)
+	if errors.Is(err, fs.ErrExist) {
+		// Its maker may have been killed before the sync. Where this user cannot do it, it was the installation's.
+		_ = syncFolder(above)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return syncFolder(above)
+}
+
+func syncFolder(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }

@@ -164,6 +164,9 @@ func (s *Stack) openBus(ctx context.Context) error {
 	s.onClose(b.Close)
 	s.bus = b
 	if s.nats != nil {
+		if err := s.nats.SyncFolders(); err != nil { // of the streams that were made now
+			return err
+		}
 		s.goPart("bus guard", s.guardBus)
 	}
 	return nil
