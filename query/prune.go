@@ -131,11 +131,31 @@ func (r *run) table(ctx context.Context, t *tables.Table, live *partitions) (str
 		return r.blocks(ctx, t)
 	}
 	begin, end := r.bounds(t)
-	paths, err := r.paths(ctx, live.prune(t.Name, begin, end, -1))
+	parts := live.prune(t.Name, begin, end, -1)
+	paths, err := r.paths(ctx, parts)
 	if err != nil {
 		return "", err
 	}
-	return fileRelation(t, paths, r.req.Range), nil
+	return fileRelation(t, paths, needed(t, r.req.Range, parts)), nil
+}
+
+// needed returns the part of a query's range that some of the files reach beyond: a side that all files respect needs no
+// filter, and a count, for one, then reads no times at all.
+func needed(t *tables.Table, r *Range, parts []*catalog.Partition) *Range {
+	if r == nil {
+		return nil
+	}
+	open := Range{Begin: math.MinInt64, End: math.MaxInt64}
+	first := t.Range.FirstEnd(r.Begin)
+	for _, p := range parts {
+		if p.MinTime < first {
+			open.Begin = r.Begin
+		}
+		if p.MaxTime > r.End {
+			open.End = r.End
+		}
+	}
+	return &open
 }
 
 // bounds returns the times that a partition of a table must meet.
@@ -193,11 +213,12 @@ func (r *run) instance(ctx context.Context, v dialect.InstanceRef, p *catalog.Pr
 		begin = max(begin, saturatingAdd(p.FirstTime, -int64(lifetimeMargin)))
 		end = min(end, saturatingAdd(p.LastTime, int64(lifetimeMargin)))
 	}
-	paths, err := r.paths(ctx, live.prune(v.Set, begin, end, processBit(p.ID)))
+	parts := live.prune(v.Set, begin, end, processBit(p.ID))
+	paths, err := r.paths(ctx, parts)
 	if err != nil {
 		return "", err
 	}
-	return fileRelation(v.Table, paths, r.req.Range, `"process_id" = `+quoteText(p.ID.String())), nil
+	return fileRelation(v.Table, paths, needed(v.Table, r.req.Range, parts), `"process_id" = `+quoteText(p.ID.String())), nil
 }
 
 func saturatingAdd(a, b int64) int64 {
