@@ -112,6 +112,23 @@ func (c *child) stop() error {
 	return <-c.exited
 }
 
+// kill ends the server at once.
+func (c *child) kill() {
+	_ = c.cmd.Process.Kill() // it may have ended just now
+	<-c.exited
+}
+
+// folderBytes returns the size of what is below a folder of the bench.
+func (b *bench) folderBytes(folder string) (n int64, err error) {
+	err = filepath.Walk(filepath.Join(b.dir, folder), func(_ string, info os.FileInfo, err error) error {
+		if err == nil && info.Mode().IsRegular() {
+			n += info.Size()
+		}
+		return err
+	})
+	return n, err
+}
+
 // ticksPerSecond is the unit of CPU times in /proc; Linux fixes it for user space.
 const ticksPerSecond = 100
 
@@ -261,15 +278,4 @@ func (b *bench) fdatasyncs(size int, d time.Duration) (time.Duration, error) {
 		all = append(all, time.Since(begin))
 	}
 	return percentile(all, 50), nil
-}
-
-// folderBytes returns the size of what is below a folder of the bench.
-func (b *bench) folderBytes(folder string) (n int64, err error) {
-	err = filepath.Walk(filepath.Join(b.dir, folder), func(_ string, info os.FileInfo, err error) error {
-		if err == nil && info.Mode().IsRegular() {
-			n += info.Size()
-		}
-		return err
-	})
-	return n, err
 }

@@ -54,6 +54,7 @@ def dashboard(path):
         work = json.load(f)
     links = tempfile.mkdtemp(dir=os.path.dirname(path))
     duck = duckdb.connect()
+    duck.execute("SET enable_progress_bar = false")
     duck.execute("CREATE MACRO date_bin(i, t) AS time_bucket(i, t::TIMESTAMP, TIMESTAMP '1970-01-01')")
     duck.execute("CREATE MACRO approx_percentile_cont(v, p) AS approx_quantile(v, p)")
     fusion = datafusion.SessionContext()

@@ -231,6 +231,10 @@ func benchQuery(ctx context.Context, b *bench) (rows []row, err error) {
 	if rows = append(rows, more...); err != nil {
 		return rows, err
 	}
+	more, err = b.processRows(ctx, cl)
+	if rows = append(rows, more...); err != nil {
+		return rows, err
+	}
 	more, err = b.streamRows(ctx, c, cl)
 	return append(rows, more...), err
 }
@@ -257,6 +261,7 @@ func (b *bench) dashboardRows(ctx context.Context, cl *client.Client, s childSta
 		}
 		rows = append(rows, r)
 	}
+	rows = append(rows, ratioRows(rows, peers)...)
 	geomean := math.Exp(logs / float64(len(dashboard)))
 	total := atMost("dashboard queries, geometric mean", geomean, "ms", 0.7*upstreamGeomean).beside("upstream, another day", upstreamGeomean).
 		noting("%.1f M rows in %d files", float64(s.Catalog.PartitionRows)/1e6, s.Catalog.Partitions)
@@ -264,6 +269,31 @@ func (b *bench) dashboardRows(ctx context.Context, cl *client.Client, s childSta
 		total.Mark, total.Met = "", nil
 	}
 	return append(rows, total), nil
+}
+
+// ratioRows compares the queries that other engines ran over the same files: the geometric mean of the ratios.
+func ratioRows(queries []row, peers map[string]peerTimes) (rows []row) {
+	for _, engine := range []struct {
+		name string
+		mark float64
+		time func(peerTimes) float64
+	}{
+		{"DataFusion 55", 1.0, func(p peerTimes) float64 { return p.DataFusion }},
+		{"DuckDB's own shell", 1.2, func(p peerTimes) float64 { return p.DuckDB }},
+	} {
+		logs, n := 0.0, 0
+		for _, q := range queries {
+			if p := engine.time(peers[strings.TrimPrefix(q.Name, "query ")]); p > 0 {
+				logs += math.Log(q.Figure / p)
+				n++
+			}
+		}
+		if n > 0 {
+			rows = append(rows, atMost("dashboard queries ÷ "+engine.name+", same Parquet", math.Exp(logs/float64(n)), "×", engine.mark).
+				noting("geometric mean of %d ratios, FlightSQL included", n))
+		}
+	}
+	return rows
 }
 
 // peerTimes are the best times of other engines over the same files, in ms.
@@ -333,6 +363,31 @@ func texts(ctx context.Context, c *client.Client, sql string) (all []string, err
 		}
 		batch.Release()
 	}
+}
+
+// processRuns is how many processes' logs are read, one after the other.
+const processRuns = 20
+
+// processRows reads all logs of one process, of which the load has less than an hour.
+func (b *bench) processRows(ctx context.Context, cl *client.Client) ([]row, error) {
+	ids, err := texts(ctx, cl, fmt.Sprintf("SELECT process_id FROM processes ORDER BY process_id LIMIT %d", processRuns))
+	if err != nil {
+		return nil, err
+	}
+	var all []time.Duration
+	var read int64
+	for _, id := range ids {
+		begin := time.Now()
+		n, err := drain(ctx, cl, "SELECT time, level, target, msg FROM view_instance('log_entries', '"+id+"') ORDER BY time", wholeRange)
+		if err != nil {
+			return nil, fmt.Errorf("logs of process %s: %w", id, err)
+		}
+		all, read = append(all, time.Since(begin)), read+n
+	}
+	return []row{
+		atMost("logs of one process in order, warm, p50", ms(percentile(all, 50)), "ms", 150).noting("%d rows each", read/int64(max(1, len(ids)))),
+		atMost("logs of one process in order, warm, p99", ms(percentile(all, 99)), "ms", 1000),
+	}, nil
 }
 
 func (b *bench) streamRows(ctx context.Context, c *child, cl *client.Client) (rows []row, err error) {

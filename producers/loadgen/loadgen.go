@@ -362,7 +362,7 @@ func (l *Load) make(b *body, tag telemetry.Tag, n int64, vary *rand.Rand) error 
 		if err != nil {
 			return err
 		}
-		if len(l.processes) >= highFrom && vary == nil {
+		if len(l.processes) >= highFrom || vary != nil { // figures about storage want the client's own ratio
 			objs = wire.CompressHigh(nil, raw)
 		} else {
 			objs = wire.Compress(nil, raw)
