@@ -3,10 +3,12 @@ package query_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/micromegas-go/micromegas/deploy/pyclient"
+	"github.com/micromegas-go/micromegas/query"
 	"github.com/micromegas-go/micromegas/query/querytest"
 	"github.com/micromegas-go/micromegas/schemas/bus"
 	"github.com/micromegas-go/micromegas/schemas/identity"
@@ -46,7 +48,9 @@ func TestPythonClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The bus has no owner, so every answer comes with a warning beside its schema: the client must not mind.
-	e := querytest.Start(t, querytest.Options{Keys: keys, Bus: &fakeBus{err: bus.ErrNoOwner}})
+	e := querytest.Start(t, querytest.Options{Keys: keys, Bus: &fakeBus{err: bus.ErrNoOwner}, Config: func(c *query.Config) {
+		c.FreshenTimeout = 50 * time.Millisecond
+	}})
 	e.Fixture(t)
 	got := strings.TrimSpace(string(pyclient.Run(t, pythonScript, e.Address, "k-1")))
 	want := strings.TrimSpace(`
