@@ -1,11 +1,8 @@
 package materializers
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/micromegas-go/micromegas/materializers/columnar"
@@ -130,118 +127,6 @@ type input struct {
 	place
 	record bus.Record // with Body
 	parked *parkedCopy
-}
-
-// build appends the rows of a block. It returns false when a registration is missing. Errors are trouble of the catalog, the batch
-// cannot go on then; a block that cannot be built becomes dead.
-func (o *owner) build(ctx context.Context, in *input) (bool, error) {
-	known, err := o.registry.stream(ctx, in.record.StreamID)
-	if err != nil || known == nil {
-		return false, err
-	}
-	view := slices.IndexFunc(o.m.views, func(v View) bool { return v.Tag == known.tag })
-	if view < 0 {
-		if in.parked != nil {
-			o.batch.segments = append(o.batch.segments, segment{place: in.place, view: -1, parked: in.parked})
-		}
-		return true, nil // a stream of another kind: archived, and that is all
-	}
-	process, err := o.registry.process(ctx, in.record.ProcessID)
-	if err != nil || process == nil {
-		return false, err
-	}
-	if err := o.appendRows(in, view, known, process); err != nil {
-		o.bury(in, o.m.views[view].Table.Name, reasonOf(err))
-	}
-	return true, nil
-}
-
-// bury notes a block as dead.
-func (o *owner) bury(in *input, view, reason string) {
-	record := in.record
-	record.Body = nil
-	o.batch.dead = append(o.batch.dead, deadCopy{place: in.place, record: record, view: view, reason: reason, parked: in.parked})
-}
-
-// maxReasonBytes bounds the reason of a dead letter.
-const maxReasonBytes = 500
-
-// deadError is why a block is dead: a kind, by which dead letters are counted, and details.
-type deadError struct {
-	kind string
-	err  error
-}
-
-func (e *deadError) Error() string { return e.kind + ": " + e.err.Error() }
-
-// reasonOf returns the reason of a dead letter, with its kind before the first colon.
-func reasonOf(err error) string {
-	s := err.Error()
-	var corrupt *wire.CorruptError
-	switch {
-	case errors.As(err, &corrupt):
-		s = "corrupt: " + strings.TrimPrefix(s, "corrupt block "+corrupt.Block.String()+": ")
-	case errors.Is(err, ErrTooManyRows):
-		s = "too large: " + s
-	}
-	if len(s) > maxReasonBytes {
-		s = strings.ToValidUTF8(s[:maxReasonBytes], "")
-	}
-	return s
-}
-
-// largeBlock is the compressed size of events from which a decoder is not kept: its buffers have grown.
-const largeBlock = 2 << 20
-
-// appendRows decodes a block into its view's rows, or leaves them as they were.
-func (o *owner) appendRows(in *input, view int, known *stream, process *Process) (err error) {
-	rows := o.batch.rows[view]
-	before := rows.Len()
-	defer func() {
-		if r := recover(); r != nil { // a mistake of ours: one block must not stop the others
-			err = &deadError{"panic", fmt.Errorf("%v", r)}
-			o.log.Error("block decoder panicked", "block_id", in.record.BlockID.String(), "panic", r)
-		}
-		rows.Forget()
-		if err != nil {
-			rows.Truncate(before)
-		}
-	}()
-	if known.format != telemetry.FormatTransit {
-		return &deadError{"format", fmt.Errorf("%q is not known", known.format)}
-	}
-	body, err := wire.DecodeBlock(in.record.Body)
-	if err != nil {
-		return &deadError{"envelope", err}
-	}
-	clock, err := telemetry.NewClock(process.Process, body.Block)
-	if err != nil {
-		return &deadError{"clock", err}
-	}
-	decoder, err := o.registry.decoder(known)
-	if err != nil {
-		return &deadError{"layout", err}
-	}
-	if len(body.Dependencies)+len(body.Objects) > largeBlock {
-		defer o.registry.dropDecoder(known)
-	}
-	insertTime := in.record.InsertTimeUs * 1000
-	counts, err := o.m.views[view].Append(rows, &Source{
-		Process: process, StreamID: in.record.StreamID.String(), BlockID: in.record.BlockID.String(), InsertTime: insertTime,
-		Block: &body, Decoder: decoder, Clock: clock, MaxRows: o.m.cfg.MaxBlockRows,
-	})
-	if err != nil {
-		return err
-	}
-	o.m.stats.count(counts)
-	s := segment{place: in.place, view: view, begin: before, end: rows.Len(), insertTime: insertTime, process: in.record.ProcessID, parked: in.parked}
-	if times := rows.Columns[ColumnTime].Ints[s.begin:s.end]; len(times) > 0 {
-		s.minTime, s.maxTime = slices.Min(times), slices.Max(times)
-	}
-	if s.begin < s.end || s.parked != nil {
-		o.batch.segments = append(o.batch.segments, s)
-	}
-	return nil
 }
 
 // skipSet is archive's verdicts on the copies of a batch.

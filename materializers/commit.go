@@ -49,44 +49,13 @@ func (o *owner) commit(ctx context.Context) error {
 func (o *owner) writeWhileArchiving(ctx context.Context) ([]built, error) {
 	var files []built
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return o.waitArchive(gctx) })
+	g.Go(func() error { return o.waitArchive(gctx, o.read) })
 	g.Go(func() (err error) {
 		files, err = o.writeFiles(gctx)
 		return err
 	})
 	err := g.Wait()
 	return files, err
-}
-
-// writeFiles makes and puts the files of all views, a goroutine each.
-func (o *owner) writeFiles(ctx context.Context) ([]built, error) {
-	if err := o.m.step("before put"); err != nil {
-		return nil, err
-	}
-	byView := make([][]built, len(o.files))
-	g, gctx := errgroup.WithContext(ctx)
-	for view, f := range o.files {
-		if o.batch.rows[view].Len() == 0 {
-			continue
-		}
-		g.Go(func() (err error) {
-			if byView[view], err = f.make(o.batch.rows[view], view, o.batch.segments, o.m.cfg); err != nil {
-				return err
-			}
-			return putFiles(gctx, o.m.objects, byView[view])
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
-	if err := o.m.step("after put"); err != nil {
-		return nil, err
-	}
-	var files []built
-	for _, more := range byView {
-		files = append(files, more...)
-	}
-	return files, nil
 }
 
 // Pauses between questions to an archive that has no owner or does not answer.
@@ -96,17 +65,17 @@ const (
 	archiveTimeout  = 5 * time.Second
 )
 
-// waitArchive returns when archive has passed the batch. M never passes A, so without archive the views wait.
-func (o *owner) waitArchive(ctx context.Context) error {
+// waitArchive returns when archive has passed a sequence. M never passes A, so without archive the views wait.
+func (o *owner) waitArchive(ctx context.Context, to uint64) error {
 	for pause := archivePauseMin; ; pause = min(2*pause, archivePauseMax) {
 		askCtx, cancel := context.WithTimeout(ctx, archiveTimeout)
-		reply, err := o.m.bus.Flush(askCtx, o.shard, bus.FlushRequest{Target: bus.TargetArchive, Gen: o.gen, UpTo: o.read})
+		reply, err := o.m.bus.Flush(askCtx, o.shard, bus.FlushRequest{Target: bus.TargetArchive, Gen: o.gen, UpTo: to})
 		cancel()
-		if err == nil && reply.Err == "" && (reply.Gen > o.gen || reply.Gen == o.gen && reply.Seq >= o.read) {
+		if err == nil && reply.Err == "" && (reply.Gen > o.gen || reply.Gen == o.gen && reply.Seq >= to) {
 			return nil
 		}
 		at, err := o.m.catalog.Checkpoint(ctx, catalog.ConsumerArchive, o.shardID(o.gen))
-		if err == nil && at.Seq >= o.read {
+		if err == nil && at.Seq >= to {
 			return nil
 		}
 		timer := time.NewTimer(pause)
@@ -136,30 +105,6 @@ func (o *owner) settle(ctx context.Context, files []built) ([]built, error) {
 	return o.writeFiles(ctx)
 }
 
-// tellDead sends the dead letters of the batch. A crash before the commit sends them again; the bus knows them by their place.
-func (o *owner) tellDead(ctx context.Context) error {
-	for i := range o.batch.dead {
-		d := &o.batch.dead[i]
-		if d.told {
-			continue
-		}
-		gen := o.gen
-		if d.parked != nil {
-			gen = d.parked.Shard.Gen
-		}
-		err := o.m.bus.DeadLetter(ctx, bus.DeadLetter{
-			Copy:    bus.Copy{Position: bus.Position{Shard: o.shard, Gen: gen, Seq: d.seq}, Rec: d.rec},
-			BlockID: d.record.BlockID, StreamID: d.record.StreamID, ProcessID: d.record.ProcessID, View: d.view, Reason: d.reason,
-		})
-		if err != nil {
-			return fmt.Errorf("send dead letter of block %s: %w", d.record.BlockID, err)
-		}
-		d.told = true
-		o.log.Warn("block is dead", "block_id", d.record.BlockID.String(), "stream_id", d.record.StreamID.String(), "view", d.view, "reason", d.reason)
-	}
-	return nil
-}
-
 // viewCommit states what the batch changes.
 func (o *owner) viewCommit(files []built, begun time.Time) *catalog.ViewCommit {
 	shard := o.shardID(o.gen)
@@ -170,24 +115,7 @@ func (o *owner) viewCommit(files []built, begun time.Time) *catalog.ViewCommit {
 	for i := range files {
 		c.Added = append(c.Added, files[i].Partition)
 	}
-	now := time.Now().UnixNano()
-	for i := range o.batch.waiting {
-		w := &o.batch.waiting[i]
-		c.ParkedAdded = append(c.ParkedAdded, catalog.Parked{
-			Shard: shard, Seq: w.seq, Rec: w.rec, StreamID: w.record.StreamID, ProcessID: w.record.ProcessID, Since: now,
-		})
-	}
-	for i := range o.batch.dead {
-		d := &o.batch.dead[i]
-		p := catalog.Parked{
-			Shard: shard, Seq: d.seq, Rec: d.rec, StreamID: d.record.StreamID, ProcessID: d.record.ProcessID, Since: now,
-		}
-		if d.parked != nil {
-			p = d.parked.Parked
-		}
-		p.Dead, p.Reason = true, d.reason
-		c.ParkedAdded = append(c.ParkedAdded, p)
-	}
+	o.rest(c)
 	for i := range o.batch.segments {
 		if p := o.batch.segments[i].parked; p != nil {
 			c.ParkedDone = append(c.ParkedDone, p.Parked)

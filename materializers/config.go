@@ -13,6 +13,7 @@ type Config struct {
 	CommitRows  int           // rows of all views at which a batch is committed
 	CommitBytes int           // memory of a batch, or bytes read for it, at which it is committed
 	CommitAge   time.Duration // age of the oldest block of a batch at which it is committed
+	DeadAge     time.Duration // age at which a batch with dead letters and no rows is committed
 	FlushPause  time.Duration // from one commit to the next when queries wait
 
 	RowGroupRows int // rows of a row group in files that a commit writes
@@ -25,6 +26,13 @@ type Config struct {
 	ParkedDead                            time.Duration // age at which a parked copy also counts as a dead letter
 	Recheck                               time.Duration // between looks at the catalog for registrations of parked copies
 	SeenBlocks                            int           // blocks remembered to foresee duplicates
+
+	BacklogLag     time.Duration // age of the oldest unread record from which a shard is behind
+	BacklogFrames  uint64        // unread frames below which a shard is never behind: reading them in order takes about one commit
+	BacklogRange   uint64        // frames of one range of the backlog, which one worker builds at a time
+	BacklogRanges  uint64        // ranges opened at once; longer ones are made rather than more
+	BacklogWorkers int           // workers of this process; each holds a batch, and leaves the other cores to fresh data
+	BacklogEvery   time.Duration // between looks of an idle worker for ranges
 
 	MergeFiles        int           // files of one level of a bucket that are merged
 	MergeGrace        time.Duration // after a bucket's end until it counts as closed
@@ -39,10 +47,11 @@ type Config struct {
 // DefaultConfig is right for one process.
 func DefaultConfig() Config {
 	return Config{
-		CommitRows: 256 << 10, CommitBytes: 64 << 20, CommitAge: 10 * time.Second, FlushPause: 100 * time.Millisecond,
+		CommitRows: 256 << 10, CommitBytes: 64 << 20, CommitAge: 10 * time.Second, DeadAge: 500 * time.Millisecond, FlushPause: 100 * time.Millisecond,
 		RowGroupRows: 120_000, MaxBlockRows: 4 << 20, MaxBuckets: 96,
 		MaxProcesses: 16 << 10, MaxStreams: 64 << 10, MaxDecoders: 64, MaxWaitingBytes: 8 << 20, MaxParked: 100_000,
 		ParkedDead: time.Hour, Recheck: 10 * time.Second, SeenBlocks: 64 << 10,
+		BacklogLag: 30 * time.Second, BacklogFrames: 32, BacklogRange: 4096, BacklogRanges: 64, BacklogWorkers: 1, BacklogEvery: time.Second,
 		MergeFiles: 8, MergeGrace: 2 * time.Minute, MergeEvery: 5 * time.Second, MergeRowGroupRows: 120_000,
 		MergeBytes: 64 << 20, MergeMemory: 16 << 20,
 		Limits: wire.DefaultLimits,
@@ -59,6 +68,12 @@ func (c Config) Validate() error {
 		{"commit rows", int64(c.CommitRows)},
 		{"commit bytes", int64(c.CommitBytes)},
 		{"commit age", int64(c.CommitAge)},
+		{"dead age", int64(c.DeadAge)},
+		{"backlog lag", int64(c.BacklogLag)},
+		{"backlog range", int64(c.BacklogRange)},
+		{"backlog ranges", int64(c.BacklogRanges)},
+		{"backlog workers", int64(c.BacklogWorkers)},
+		{"backlog every", int64(c.BacklogEvery)},
 		{"flush pause", int64(c.FlushPause)},
 		{"row group rows", int64(c.RowGroupRows)},
 		{"max block rows", int64(c.MaxBlockRows)},

@@ -6,12 +6,15 @@
 // bucket of event time while archive passes the cut, leaves out copies that archive skips, and makes it all exist in one
 // transaction that compares the checkpoint. What a crash leaves behind are orphans for garbage collection.
 //
-// Invariants, which the tests crash and race against: M ≤ A (archive's checkpoint), and each copy of a block at or below M is exactly
-// one of: in one partition's rows, skipped, parked (its registration has not come), or dead (it cannot be decoded). Rows depend on
-// a block, its stream and its process only, so a replay from packs gives equal rows.
+// A shard whose next frame is too old moves its checkpoint to the head, in one transaction that opens what lies between as ranges
+// of the backlog, so that fresh data stays visible. Workers of any process claim the ranges, and build them from packs, in chunks
+// that each move the range's first position in the transaction that adds their partitions. Answers to flush requests that an open
+// range may meet say so.
 //
-// A shard that is far behind is not moved into a backlog range yet: it catches up in order. The place for that is where the owner
-// opens its reader.
+// Invariants, which the tests crash and race against: M ≤ A (archive's checkpoint), and each copy of a block at or below M is exactly
+// one of: in one partition's rows, skipped, parked (its registration has not come), dead (it cannot be decoded), or in an open
+// range of the backlog. Parked copies are built by the shard's owner, whoever parked them. Rows depend on a block, and on the first
+// registrations of its stream and process, only, so a replay from packs gives equal rows.
 //
 // The one thing to know first: nothing of a batch exists before its transaction, so any error may simply end the owner; the
 // next one starts from the checkpoint.

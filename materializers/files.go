@@ -40,6 +40,7 @@ type viewFiles struct {
 	rows    []*columnar.Rows // of derived tables
 	buckets map[int64][]int32
 	sel     []int32
+	yield   func() // called before each file; nil = by nobody
 }
 
 func newViewFiles(v *View) (*viewFiles, error) {
@@ -75,6 +76,9 @@ func (f *viewFiles) make(rows *columnar.Rows, view int, segments []segment, cfg 
 	slices.Sort(buckets)
 	var files []built
 	for _, bucket := range buckets {
+		if f.yield != nil {
+			f.yield()
+		}
 		sel := f.buckets[bucket]
 		file, err := f.own.write(rows, sel, bucket, groupRows(rows, cfg))
 		if err != nil {

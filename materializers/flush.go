@@ -25,6 +25,8 @@ const maxFlushWait = 30 * time.Second
 func (o *owner) serveFlush(ctx context.Context, req bus.FlushRequest) bus.FlushReply {
 	ctx, cancel := context.WithTimeout(ctx, maxFlushWait)
 	defer cancel()
+	o.m.priority.enter()
+	defer o.m.priority.leave()
 	head, err := o.m.bus.Head(ctx, o.shard)
 	if err != nil {
 		return bus.FlushReply{Shard: o.shard, Err: "head of the bus: " + err.Error()}
@@ -69,13 +71,16 @@ func bounds(req *bus.FlushRequest) (begin, end int64) {
 	return req.Begin, req.End
 }
 
+// firstBin returns the first time whose rows can meet a range that begins at begin: derived rows stand for a minute.
+func firstBin(begin int64) int64 { return tables.RangeRule{Span: tables.LogStatsBin}.FirstEnd(begin) }
+
 // pending reports whether the batch has rows that meet the request.
 func (o *owner) pending(w *flushWait) bool {
 	begin, end := bounds(&w.req)
-	first := tables.RangeRule{Span: tables.LogStatsBin}.FirstEnd(begin) // derived rows stand for a minute
+	begin = firstBin(begin)
 	for i := range o.batch.segments {
 		s := &o.batch.segments[i]
-		if s.view < 0 || s.minTime > end || s.maxTime < first {
+		if s.view < 0 || s.minTime > end || s.maxTime < begin {
 			continue
 		}
 		if !w.req.Process.IsZero() && w.req.Process != s.process {
@@ -101,6 +106,7 @@ func (o *owner) answerReady() {
 			return false
 		}
 		begin, end := bounds(&w.req)
+		begin = firstBin(begin)
 		parked := o.parked.meeting(begin, end, w.req.Process)
 		for i := range o.batch.waiting {
 			r := &o.batch.waiting[i].record
@@ -108,7 +114,7 @@ func (o *owner) answerReady() {
 				parked++
 			}
 		}
-		w.reply <- bus.FlushReply{Shard: o.shard, Gen: o.gen, Seq: o.read, CommitNo: o.commitNo, Parked: parked}
+		w.reply <- bus.FlushReply{Shard: o.shard, Gen: o.gen, Seq: o.read, CommitNo: o.commitNo, Parked: parked, Backlog: o.inBacklog(begin, end)}
 		return true
 	})
 }

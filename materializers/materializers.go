@@ -14,7 +14,7 @@ import (
 	"github.com/micromegas-go/micromegas/schemas/lake"
 )
 
-// Materializers owns eager shards and merges files.
+// Materializers owns eager shards, works off their backlog and merges files.
 type Materializers struct {
 	cfg     Config
 	bus     Bus
@@ -24,8 +24,11 @@ type Materializers struct {
 	owner   string
 	views   []View
 	log     *slog.Logger
-	nudge   chan struct{}
+	nudge   chan struct{} // to the merger
+	work    chan struct{} // to the workers on the backlog
 	stats   counters
+
+	priority priority
 
 	// hook is called between any two steps of a commit or merge, with the name of the place; an error is a crash there.
 	hook func(at string) error
@@ -43,11 +46,11 @@ func New(cfg Config, b Bus, cat catalog.Catalog, l *lake.Lake, owner string, vie
 	}
 	return &Materializers{
 		cfg: cfg, bus: b, catalog: cat, objects: l, packs: &lake.Packs{Lake: l, Catalog: cat}, owner: owner, views: views, log: log,
-		nudge: make(chan struct{}, 1), ownership: ownership.DefaultConfig(),
+		nudge: make(chan struct{}, 1), work: make(chan struct{}, cfg.BacklogWorkers), ownership: ownership.DefaultConfig(),
 	}, nil
 }
 
-// Run owns every eager shard that it can lease, and merges files, until ctx ends. What is not committed then is dropped: the bus
+// Run owns every eager shard that it can lease, works off backlog of any shard, and merges files, until ctx ends. What is not committed then is dropped: the bus
 // still has it.
 func (m *Materializers) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
@@ -68,6 +71,9 @@ func (m *Materializers) Run(ctx context.Context) error {
 	g.Go(func() error {
 		return m.ownership.Run(ctx, m.catalog, mergeLease, m.owner, m.log, m.merge)
 	})
+	for n := range m.cfg.BacklogWorkers {
+		g.Go(func() error { return m.workBacklog(ctx, fmt.Sprintf("%s/%d", m.owner, n)) })
+	}
 	return g.Wait()
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"slices"
 	"time"
 
@@ -17,43 +16,36 @@ import (
 
 // owner builds the views of one eager shard while it holds the shard's lease. Everything but the flush handlers runs in one goroutine.
 type owner struct {
-	m     *Materializers
-	shard bus.Shard
+	builder
 	epoch int64
-	log   *slog.Logger
 
 	generations []bus.Generation // of the shard, oldest first
-	gen         int32            // being read
-	committed   uint64           // M in gen
+	committed   uint64           // M in the generation that is read
 	read        uint64           // last sequence in the batch
 	commitNo    int64            // that shows everything up to committed
 	lastCommit  time.Time
 
-	registry  *registry
 	seen      seenBlocks
 	parked    *parkedSet
-	batch     *batch
-	files     []*viewFiles // by view
+	records   []bus.Record // of the frame that is being added
 	flushes   chan *flushWait
 	waits     []*flushWait
 	recheckAt time.Time
+
+	backlog   []catalog.Backlog // open ranges of the shard, of all generations, as of backlogAt
+	backlogAt time.Time
+	lagAt     time.Time // when the distance to the head may be asked for again
 }
 
 // run owns the shard until ctx ends or something fails. A failure loses nothing: the next owner starts from the checkpoint.
 func (m *Materializers) run(ctx context.Context, shard bus.Shard, lease catalog.Lease) error {
-	o := &owner{
-		m: m, shard: shard, epoch: lease.Epoch, log: m.log.With("shard", shard.String()),
-		registry: newRegistry(m.catalog, m.cfg), seen: seenBlocks{limit: m.cfg.SeenBlocks}, batch: newBatch(m.views),
-		flushes: make(chan *flushWait),
+	b, err := newBuilder(m)
+	if err != nil {
+		return err
 	}
+	b.shard, b.log = shard, m.log.With("shard", shard.String())
+	o := &owner{builder: b, epoch: lease.Epoch, seen: seenBlocks{limit: m.cfg.SeenBlocks}, flushes: make(chan *flushWait)}
 	defer m.stats.leave(shard)
-	for i := range m.views {
-		f, err := newViewFiles(&m.views[i])
-		if err != nil {
-			return err
-		}
-		o.files = append(o.files, f)
-	}
 	if err := o.start(ctx); err != nil {
 		return err
 	}
@@ -87,6 +79,9 @@ func (o *owner) start(ctx context.Context) error {
 	if o.commitNo, err = o.m.catalog.CommitNo(ctx); err != nil {
 		return fmt.Errorf("read commit number: %w", err)
 	}
+	if err := o.listBacklog(ctx); err != nil {
+		return err
+	}
 	if err := o.loadParked(ctx); err != nil {
 		return err
 	}
@@ -107,11 +102,6 @@ func (o *owner) enter(ctx context.Context, g bus.Generation) error {
 	return nil
 }
 
-// shardID names a generation of the shard for the catalog.
-func (o *owner) shardID(gen int32) catalog.ShardID {
-	return catalog.ShardID{Class: byte(o.shard.Class), Gen: gen, Shard: o.shard.Shard}
-}
-
 // readAhead is how many frames, of 1 MiB at most, wait decoded by the reader for the owner.
 const readAhead = 4
 
@@ -121,7 +111,16 @@ type pumped struct {
 	err   error
 }
 
-// readGeneration reads the current generation until its end, and enters the next one.
+// event is what a step of the owner ended with.
+type event int
+
+const (
+	handled event = iota
+	ended         // the generation has no more frames
+	leapt         // the position moved: the reader stands at the wrong place
+)
+
+// readGeneration reads the current generation until its end, and enters the next one. It returns early when the owner leapt.
 func (o *owner) readGeneration(ctx context.Context) error {
 	pumpCtx, cancel := context.WithCancel(ctx)
 	reader, err := o.m.bus.NewReader(pumpCtx, bus.Position{Shard: o.shard, Gen: o.gen, Seq: o.committed}, o.m.packs)
@@ -141,11 +140,11 @@ func (o *owner) readGeneration(ctx context.Context) error {
 		reader.Close() //nolint:errcheck // nothing was written
 	}()
 	for {
-		ended, err := o.step(ctx, frames)
-		if err != nil || ctx.Err() != nil {
+		e, err := o.step(ctx, frames)
+		if err != nil || ctx.Err() != nil || e == leapt {
 			return err
 		}
-		if ended {
+		if e == ended {
 			break
 		}
 	}
@@ -179,11 +178,16 @@ func (o *owner) nextGeneration(ctx context.Context) error {
 	return o.enter(ctx, o.generations[i])
 }
 
-// step handles one event: a frame, a flush request, or a time that has come. It reports whether the generation has ended.
-func (o *owner) step(ctx context.Context, frames <-chan pumped) (ended bool, err error) {
+// step handles one event: a frame, a flush request, or a time that has come.
+func (o *owner) step(ctx context.Context, frames <-chan pumped) (event, error) {
 	if o.due() {
 		if err := o.commit(ctx); err != nil {
-			return false, err
+			return handled, err
+		}
+	}
+	if len(o.waits) > 0 && len(o.backlog) > 0 && time.Since(o.backlogAt) >= o.m.cfg.FlushPause {
+		if err := o.followBacklog(ctx); err != nil {
+			return handled, err
 		}
 	}
 	o.answerReady()
@@ -191,30 +195,47 @@ func (o *owner) step(ctx context.Context, frames <-chan pumped) (ended bool, err
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
-		return false, nil
 	case p := <-frames:
-		if errors.Is(p.err, io.EOF) {
-			return true, nil
-		}
-		if p.err != nil {
-			if ctx.Err() != nil {
-				return false, nil
-			}
-			return false, fmt.Errorf("read frame: %w", p.err)
-		}
-		return false, o.add(ctx, p.frame)
+		o.m.priority.enter()
+		defer o.m.priority.leave()
+		return o.take(ctx, p)
 	case w := <-o.flushes:
 		o.waits = append(o.waits, w)
 	case <-timer.C:
 		if !time.Now().Before(o.recheckAt) {
-			return false, o.lookAfterParked(ctx)
+			return handled, o.lookAfterParked(ctx)
 		}
 	}
-	return false, nil
+	return handled, nil
+}
+
+// take handles what came from the reader.
+func (o *owner) take(ctx context.Context, p pumped) (event, error) {
+	switch {
+	case errors.Is(p.err, io.EOF):
+		return ended, nil
+	case p.err != nil && ctx.Err() != nil:
+		return handled, nil
+	case errors.Is(p.err, bus.ErrHole):
+		return leapt, o.passHole(ctx, p.err)
+	case p.err != nil:
+		return handled, fmt.Errorf("read frame: %w", p.err)
+	}
+	if to, err := o.behind(ctx, p.frame); err != nil {
+		return handled, err
+	} else if to > 0 {
+		return leapt, o.leap(ctx, to)
+	}
+	return handled, o.add(ctx, p.frame)
 }
 
 // lookAfterParked builds parked copies whose registration is found, and buries those that are too old.
 func (o *owner) lookAfterParked(ctx context.Context) error {
+	if len(o.backlog) > 0 {
+		if err := o.followBacklog(ctx); err != nil {
+			return err
+		}
+	}
 	if err := o.recheck(ctx); err != nil {
 		return err
 	}
@@ -231,7 +252,11 @@ func (o *owner) due() bool {
 
 // untilCommit is the time until the batch, which is not empty, must be committed.
 func (o *owner) untilCommit() time.Duration {
-	d := time.Until(o.batch.since.Add(o.m.cfg.CommitAge))
+	age := o.m.cfg.CommitAge
+	if len(o.batch.dead) > 0 && o.batch.rowCount() == 0 {
+		age = min(age, o.m.cfg.DeadAge) // no file is written for it
+	}
+	d := time.Until(o.batch.since.Add(age))
 	for _, w := range o.waits {
 		if o.reached(w) && o.pending(w) {
 			return min(d, time.Until(o.lastCommit.Add(o.m.cfg.FlushPause)))
@@ -252,7 +277,15 @@ func (o *owner) untilDue() time.Duration {
 func (o *owner) add(ctx context.Context, f bus.Frame) error {
 	o.batch.touch()
 	o.batch.bytesRead += len(f.Data)
-	for i, record := range f.Records() {
+	o.records = o.records[:0]
+	for _, record := range f.Records() {
+		o.records = append(o.records, record)
+	}
+	defer clear(o.records)
+	if err := o.registry.learn(ctx, o.records); err != nil {
+		return err
+	}
+	for i, record := range o.records {
 		if err := o.addRecord(ctx, place{f.Seq, int32(i)}, record); err != nil {
 			return err
 		}
@@ -313,18 +346,5 @@ func (o *owner) addBlock(ctx context.Context, at place, record bus.Record) error
 		w.record.Body = nil
 	}
 	o.batch.waiting = append(o.batch.waiting, w)
-	return nil
-}
-
-// load reads the body of an oversize block from the lake.
-func (o *owner) load(ctx context.Context, record *bus.Record) error {
-	if record.Claim == "" {
-		return nil
-	}
-	body, err := o.m.bus.LoadBody(ctx, record)
-	if err != nil {
-		return fmt.Errorf("load body of block %s: %w", record.BlockID, err)
-	}
-	record.Body = body
 	return nil
 }

@@ -89,6 +89,11 @@ func (s *parkedSet) meeting(begin, end int64, process telemetry.ID) int {
 // loadParked reads the shard's parked copies, of all generations.
 func (o *owner) loadParked(ctx context.Context) error {
 	o.parked = newParkedSet(o.m.cfg.MaxParked)
+	return o.adoptParked(ctx)
+}
+
+// adoptParked adds the parked copies that are not in the set: those that workers on the backlog left.
+func (o *owner) adoptParked(ctx context.Context) error {
 	for _, g := range o.generations {
 		shard := o.shardID(g.Gen)
 		for _, dead := range []bool{false, true} {

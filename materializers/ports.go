@@ -29,6 +29,11 @@ type Catalog interface {
 	ReleaseLease(ctx context.Context, l catalog.Lease) error
 	Checkpoint(ctx context.Context, consumer string, s catalog.ShardID) (catalog.Checkpoint, error)
 	CommitView(ctx context.Context, c *catalog.ViewCommit) (commitNo int64, err error)
+	Backlog(ctx context.Context, consumer string) ([]catalog.Backlog, error)
+	ClaimBacklog(ctx context.Context, consumer, owner string, ttl time.Duration) (catalog.Backlog, bool, error)
+	RenewBacklog(ctx context.Context, b catalog.Backlog, ttl time.Duration) (catalog.Backlog, error)
+	ReleaseBacklog(ctx context.Context, b catalog.Backlog) error
+	EventRange(ctx context.Context, s catalog.ShardID, after, to uint64) (begin, end int64, err error)
 	Skips(ctx context.Context, s catalog.ShardID, after, to uint64) ([]catalog.Skip, error)
 	Parked(ctx context.Context, consumer string, f catalog.ParkedFilter) ([]catalog.Parked, error)
 	Processes(ctx context.Context, ids []telemetry.ID) ([]catalog.ProcessRow, error)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/micromegas-go/micromegas/schemas/bus"
 	"github.com/micromegas-go/micromegas/schemas/catalog"
 	"github.com/micromegas-go/micromegas/schemas/telemetry"
 	"github.com/micromegas-go/micromegas/schemas/wire"
@@ -76,17 +77,28 @@ func (r *registry) process(ctx context.Context, id telemetry.ID) (*Process, erro
 	if _, ok := r.absent[id]; ok {
 		return nil, nil
 	}
-	rows, err := r.catalog.Processes(ctx, []telemetry.ID{id})
-	if err != nil {
+	if err := r.fetchProcesses(ctx, []telemetry.ID{id}); err != nil {
 		return nil, fmt.Errorf("look up process %s: %w", id, err)
 	}
-	if len(rows) == 0 || rows[0].Registered == 0 {
+	p, ok := r.processes.get(id)
+	if !ok {
 		r.absent[id] = struct{}{}
-		return nil, nil
 	}
-	r.addProcess(rows[0].Process)
-	p, _ := r.processes.get(id)
 	return p, nil
+}
+
+// fetchProcesses takes over those of the processes that are registered in the catalog.
+func (r *registry) fetchProcesses(ctx context.Context, ids []telemetry.ID) error {
+	rows, err := r.catalog.Processes(ctx, ids)
+	if err != nil {
+		return err
+	}
+	for i := range rows {
+		if rows[i].Registered != 0 {
+			r.addProcess(rows[i].Process)
+		}
+	}
+	return nil
 }
 
 // stream returns a registered stream, nil when it is not registered.
@@ -97,24 +109,67 @@ func (r *registry) stream(ctx context.Context, id telemetry.ID) (*stream, error)
 	if _, ok := r.absent[id]; ok {
 		return nil, nil
 	}
-	rows, err := r.catalog.Streams(ctx, []telemetry.ID{id})
-	if err != nil {
+	if err := r.fetchStreams(ctx, []telemetry.ID{id}); err != nil {
 		return nil, fmt.Errorf("look up stream %s: %w", id, err)
 	}
-	if len(rows) == 0 || rows[0].Registered == 0 {
+	known, ok := r.streams.get(id)
+	if !ok {
 		r.absent[id] = struct{}{}
-		return nil, nil
 	}
-	s := rows[0].Stream
-	if s.Dependencies, err = decodeTypes(rows[0].DependenciesCBOR); err != nil {
-		return nil, fmt.Errorf("layout of stream %s: %w", id, err)
-	}
-	if s.Objects, err = decodeTypes(rows[0].ObjectsCBOR); err != nil {
-		return nil, fmt.Errorf("layout of stream %s: %w", id, err)
-	}
-	r.addStream(s)
-	known, _ := r.streams.get(id)
 	return known, nil
+}
+
+// fetchStreams takes over those of the streams that are registered in the catalog.
+func (r *registry) fetchStreams(ctx context.Context, ids []telemetry.ID) error {
+	rows, err := r.catalog.Streams(ctx, ids)
+	if err != nil {
+		return err
+	}
+	for i := range rows {
+		if rows[i].Registered == 0 {
+			continue
+		}
+		s := rows[i].Stream
+		if s.Dependencies, err = decodeTypes(rows[i].DependenciesCBOR); err != nil {
+			return fmt.Errorf("layout of stream %s: %w", s.ID, err)
+		}
+		if s.Objects, err = decodeTypes(rows[i].ObjectsCBOR); err != nil {
+			return fmt.Errorf("layout of stream %s: %w", s.ID, err)
+		}
+		r.addStream(s)
+	}
+	return nil
+}
+
+// learn looks up the processes and streams that records register: the first registration counts, which may lie in a part of the
+// bus that was not read here. What the catalog does not know was not registered before the checkpoint.
+func (r *registry) learn(ctx context.Context, records []bus.Record) error {
+	var processIDs, streamIDs []telemetry.ID
+	for i := range records {
+		record := &records[i]
+		switch {
+		case record.Err != nil:
+		case record.Kind == bus.KindProcess:
+			if _, ok := r.processes.get(record.ProcessID); !ok {
+				processIDs = append(processIDs, record.ProcessID)
+			}
+		case record.Kind == bus.KindStream:
+			if _, ok := r.streams.get(record.StreamID); !ok {
+				streamIDs = append(streamIDs, record.StreamID)
+			}
+		}
+	}
+	if len(processIDs) > 0 {
+		if err := r.fetchProcesses(ctx, processIDs); err != nil {
+			return fmt.Errorf("look up processes: %w", err)
+		}
+	}
+	if len(streamIDs) > 0 {
+		if err := r.fetchStreams(ctx, streamIDs); err != nil {
+			return fmt.Errorf("look up streams: %w", err)
+		}
+	}
+	return nil
 }
 
 func decodeTypes(body []byte) ([]telemetry.Type, error) {

@@ -16,6 +16,8 @@ type ShardStats struct {
 	Parked          int
 	Commits, Rows   int64 // since the shard was taken
 	LastCommit      time.Time
+	Backlog         int    // open ranges of the shard
+	BacklogFrames   uint64 // positions in them
 }
 
 // Stats tells what the materializers of this process do.
@@ -26,6 +28,9 @@ type Stats struct {
 	Merges        int64                 // merges done
 	MergedRows    int64                 // rows rewritten by them
 	MergeFailures int64
+
+	BacklogChunks, BacklogRows int64 // of the backlog, built by this process
+	BacklogFailures            int64
 }
 
 // counters holds Stats.
