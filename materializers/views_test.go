@@ -130,7 +130,7 @@ func TestDuplicatesAreLeftOut(t *testing.T) {
 	m := newMaker(1)
 	m.postProcess(e)
 	m.postStreams(e)
-	var want, bodies = []string{}, [][]byte{}
+	want, bodies := []string{}, [][]byte{}
 	for i := range 6 {
 		offset := time.Duration(i) * time.Second
 		bodies = append(bodies, m.logBlock(3, offset))

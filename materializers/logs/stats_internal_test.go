@@ -14,7 +14,12 @@ import (
 
 func TestMinute(t *testing.T) {
 	for _, c := range []struct{ at, want int64 }{
-		{0, 0}, {59_999_999_999, 0}, {60e9, 60e9}, {-1, -60e9}, {-60e9, -60e9}, {math.MinInt64, math.MinInt64},
+		{0, 0},
+		{59_999_999_999, 0},
+		{60e9, 60e9},
+		{-1, -60e9},
+		{-60e9, -60e9},
+		{math.MinInt64, math.MinInt64},
 		{math.MaxInt64, math.MaxInt64 - math.MaxInt64%60_000_000_000},
 	} {
 		if got := minute(c.at); got != c.want {
