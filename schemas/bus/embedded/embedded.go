@@ -2,8 +2,9 @@
 //
 // Files are synced before JetStream acknowledges (SyncAlways); JetStream's own default is to sync every two minutes,
 // which loses acknowledged data with the machine's power. The server does not fsync the folders that it makes for a
-// new stream: whoever made streams calls SyncFolders before it publishes on them; Start and Restart do so for those that
-// exist.
+// new stream: whoever made streams calls SyncFolders before it publishes on them. Start and Restart sync what they find, also
+// the files: a process that was killed may have written a message that was not synced, which readers would see now and
+// a power loss would still take away.
 //
 // Assumed of the file system: fsync of a file makes durable its bytes, its length and the name under which it was
 // created (a stream goes on in a new file every few MB, whose folder the server does not fsync); fsync of a folder makes
@@ -138,7 +139,7 @@ func (s *Server) start() (*server.Server, error) {
 		stop(now)
 		return nil, fmt.Errorf("embedded server on %s: %w", options.StoreDir, err)
 	}
-	if err := s.SyncFolders(); err != nil { // a process that made streams may have been killed before it did
+	if err := s.syncStore(true); err != nil { // nobody is connected yet
 		stop(now)
 		return nil, fmt.Errorf("embedded server: %w", err)
 	}
@@ -237,9 +238,12 @@ func (s *Server) Healthy() error {
 
 // SyncFolders makes durable the names of all folders and files of the streams that exist now. Before it returned, a
 // message on a new stream is acknowledged, but a power loss may take the stream's folder and the message with it.
-func (s *Server) SyncFolders() error {
+func (s *Server) SyncFolders() error { return s.syncStore(false) }
+
+// syncStore syncs all folders of the store, and the one above it for its name; with files, the streams' files too.
+func (s *Server) syncStore(files bool) error {
 	root := filepath.Clean(s.options.StoreDir)
-	if err := syncFolder(filepath.Dir(root)); err != nil {
+	if err := syncPath(filepath.Dir(root)); err != nil {
 		return err
 	}
 	return filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
@@ -247,24 +251,25 @@ func (s *Server) SyncFolders() error {
 		case errors.Is(err, fs.ErrNotExist) && path != root: // the server removed it meanwhile
 			return nil
 		case err != nil:
-			return fmt.Errorf("sync folders: %w", err)
-		case entry.IsDir():
-			return syncFolder(path)
+			return fmt.Errorf("sync store: %w", err)
+		case entry.IsDir() || (files && entry.Type().IsRegular()):
+			return syncPath(path)
 		}
 		return nil
 	})
 }
 
-func syncFolder(path string) error {
-	dir, err := os.Open(path)
+// syncPath syncs a file or a folder, unless the server has removed it.
+func syncPath(path string) error {
+	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // removed meanwhile
+		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("sync folder: %w", err)
+		return fmt.Errorf("sync store: %w", err)
 	}
-	if err := errors.Join(dir.Sync(), dir.Close()); err != nil {
-		return fmt.Errorf("sync folder: %w", err)
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("sync store: %w", err)
 	}
 	return nil
 }
