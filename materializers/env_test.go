@@ -32,6 +32,7 @@ import (
 type env struct {
 	t    testing.TB
 	bus  *bus.Bus
+	nats *bustest.Env
 	cat  *sqlite.DB
 	lake *lake.Lake
 	log  *slog.Logger
@@ -58,12 +59,12 @@ func newEnv(t testing.TB, change ...func(*bus.Config)) *env {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { e.lake.Close() })
-	server := bustest.NewEnv(t)
+	e.nats = bustest.NewEnv(t)
 	busCfg := bus.DefaultConfig()
 	for _, f := range change {
 		f(&busCfg)
 	}
-	if e.bus, err = bus.Open(ctx, server.Connect(t), archive.Generations{Catalog: e.cat}, e.lake, busCfg, e.log); err != nil {
+	if e.bus, err = bus.Open(ctx, e.nats.Connect(t), archive.Generations{Catalog: e.cat}, e.lake, busCfg, e.log); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { e.bus.Close() })
@@ -154,14 +155,28 @@ func (e *env) post(kind bus.Kind, tag telemetry.Tag, body []byte, insertTime int
 	}
 }
 
-// flush waits until everything posted is in the views, and returns the answer.
+// flush waits until everything posted is in the views, and returns the answer; of several shards, what they have together.
 func (e *env) flush() bus.FlushReply {
 	e.t.Helper()
-	shard := bus.Shard{Class: bus.Eager}
+	var all bus.FlushReply
+	for _, shard := range e.bus.Shards() {
+		if shard.Class != bus.Eager {
+			continue
+		}
+		reply := e.ask(shard, bus.FlushRequest{})
+		all.CommitNo, all.Parked, all.Backlog = max(all.CommitNo, reply.CommitNo), all.Parked+reply.Parked, all.Backlog || reply.Backlog
+	}
+	return all
+}
+
+// ask puts one flush request to the views of a shard until it is answered.
+func (e *env) ask(shard bus.Shard, req bus.FlushRequest) bus.FlushReply {
+	e.t.Helper()
+	req.Target = bus.TargetViews
 	deadline := time.Now().Add(time.Minute)
 	for {
 		ctx, cancel := context.WithTimeout(e.t.Context(), 5*time.Second)
-		reply, err := e.bus.Flush(ctx, shard, bus.FlushRequest{Target: bus.TargetViews})
+		reply, err := e.bus.Flush(ctx, shard, req)
 		cancel()
 		if err == nil && reply.Err == "" {
 			return reply

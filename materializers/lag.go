@@ -12,10 +12,11 @@ import (
 )
 
 // How an owner that is far behind catches up. When the next frame is older than BacklogLag it commits what it has read, and
-// then moves its checkpoint to the head in one transaction that opens what lies between as ranges of the backlog:
+// then moves its checkpoint close to the head in one transaction that opens what lies between as ranges of the backlog:
 //
-//	M=100, next frame 101 is 40 s old, head 9000 → M=9000, backlog 101..4096+100, 4197..8292, 8293..9000
+//	M=100, next frame 101 is 40 s old, head 9016 → M=9000, backlog 101..4196, 4197..8292, 8293..9000
 //
+// The last BacklogFrames are read in order after all, so that what was acknowledged a moment before the leap is visible too.
 // It waits for archive to pass the head first, so M ≤ A stays true, and all that a range needs is settled: its frames are in packs,
 // its registrations in the catalog, and skips say which of its copies count. What is fresh would wait for archive as well.
 
@@ -32,11 +33,11 @@ func (o *owner) behind(ctx context.Context, f bus.Frame) (to uint64, err error) 
 	if err != nil {
 		return 0, err
 	}
-	if last < f.Seq+o.m.cfg.BacklogFrames {
+	if last < f.Seq+2*o.m.cfg.BacklogFrames {
 		o.lagAt = now.Add(lagPause)
 		return 0, nil
 	}
-	return last, nil
+	return last - o.m.cfg.BacklogFrames, nil
 }
 
 // insertTime returns the time of a frame's first readable record; now when it has none.
@@ -77,17 +78,17 @@ func (o *owner) leap(ctx context.Context, to uint64) error {
 		return err
 	}
 	shard := o.shardID(o.gen)
-	begin, end, err := o.m.catalog.EventRange(ctx, shard, o.committed, to)
-	if err != nil {
-		return fmt.Errorf("open backlog: %w", err)
-	}
 	c := &catalog.ViewCommit{
 		Consumer: catalog.ConsumerViews,
 		Moves:    []catalog.Move{{Shard: shard, From: o.committed, To: to, Epoch: o.epoch}},
 		Backlog:  o.m.cfg.ranges(shard, o.committed, to),
 	}
 	for i := range c.Backlog {
-		c.Backlog[i].MinTime, c.Backlog[i].MaxTime = begin, end
+		b := &c.Backlog[i]
+		var err error
+		if b.MinTime, b.MaxTime, err = o.m.catalog.EventRange(ctx, shard, b.FirstSeq-1, b.LastSeq); err != nil {
+			return fmt.Errorf("open backlog: %w", err)
+		}
 	}
 	if err := o.m.step("before leap"); err != nil {
 		return err
@@ -154,6 +155,11 @@ func (o *owner) followBacklog(ctx context.Context) error {
 	if slices.EqualFunc(before, o.backlog, func(a, b catalog.Backlog) bool { return a.RangeNo == b.RangeNo && a.FirstSeq == b.FirstSeq }) {
 		return nil
 	}
+	commitNo, err := o.m.catalog.CommitNo(ctx)
+	if err != nil {
+		return fmt.Errorf("read commit number: %w", err)
+	}
+	o.commitNo = commitNo
 	return o.adoptParked(ctx)
 }
 

@@ -98,7 +98,7 @@ func (o *owner) enter(ctx context.Context, g bus.Generation) error {
 		return fmt.Errorf("checkpoint has epoch %d, the lease %d: %w", at.Epoch, o.epoch, catalog.ErrConflict)
 	}
 	o.gen, o.committed = g.Gen, max(at.Seq, g.FirstSeq-1)
-	o.read = o.committed
+	o.read, o.lagAt = o.committed, time.Time{}
 	return nil
 }
 
