@@ -113,9 +113,14 @@ func (c *child) stop() error {
 }
 
 // kill ends the server at once.
-func (c *child) kill() {
-	_ = c.cmd.Process.Kill() // it may have ended just now
-	<-c.exited
+func (c *child) kill() error {
+	if err := c.cmd.Process.Kill(); err != nil {
+		return err
+	}
+	if err := <-c.exited; err == nil {
+		return errors.New("the server ended by itself before it was killed")
+	}
+	return nil
 }
 
 // folderBytes returns the size of what is below a folder of the bench.

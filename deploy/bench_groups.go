@@ -247,7 +247,9 @@ func benchIngest(ctx context.Context, b *bench) (rows []row, err error) {
 	if err != nil {
 		return rows, err
 	}
-	c.kill()
+	if err := c.kill(); err != nil {
+		return rows, err
+	}
 	if c, err = b.startChild(ctx, "ingest", "gateway,workers"); err != nil {
 		return rows, err
 	}

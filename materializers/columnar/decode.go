@@ -137,7 +137,7 @@ func bitsAt(src []byte, offset, width int) uint64 {
 		return v & (^uint64(0) >> (64 - width))
 	}
 	var v uint64
-	for b := 0; b < width; b++ {
+	for b := range width {
 		at := offset + b
 		v |= uint64(src[at/8]>>(at%8)&1) << b
 	}

@@ -114,10 +114,10 @@ func (s *Sorter) count(c *Column, sel []int32) {
 		s.counts[i] += s.counts[i-1]
 	}
 	s.out = append(s.out[:0], sel...)
-	for i := len(sel) - 1; i >= 0; i-- {
-		at := &s.counts[s.rank[c.Index[s.out[i]]]]
+	for _, row := range slices.Backward(s.out) {
+		at := &s.counts[s.rank[c.Index[row]]]
 		*at--
-		sel[*at] = s.out[i]
+		sel[*at] = row
 	}
 }
 
