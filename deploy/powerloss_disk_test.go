@@ -22,6 +22,8 @@ type disk struct {
 	kind     string                  // folder in which fsync of a file makes durable the name under which it was made; empty: nowhere
 	mapped   map[string]bool         // files that were mapped shared and writable
 	answered func(port int, ok bool) // an HTTP answer is about to leave
+	ended    func()                  // a call has ended; nil: not of interest
+	printed  func(line string)       // a line is about to leave on standard output; nil: not of interest
 }
 
 // inode is a file or a folder.
@@ -65,7 +67,13 @@ func newDisk(path string) *disk {
 // replay follows one life of a process, which began without open files.
 func (d *disk) replay(trace string) error {
 	d.fds = map[int]*openFile{}
-	return readTrace(trace, d.begin, d.end)
+	return readTrace(trace, d.begin, func(c *call) error {
+		err := d.end(c)
+		if err == nil && d.ended != nil {
+			d.ended()
+		}
+		return err
+	})
 }
 
 // walk returns the inode of a path, or nil; inside says whether the path is in the model.
@@ -128,6 +136,11 @@ func (d *disk) begin(c *call) error {
 
 func (d *disk) beginWrite(c *call) error {
 	c.file = d.fds[c.fd(0)]
+	if c.fd(0) == 1 && c.file == nil && d.printed != nil {
+		text, err := bytesOf(c.arg(1))
+		d.printed(strings.TrimSuffix(string(text), "\n"))
+		return err
+	}
 	if c.file == nil || (c.file.node == nil && c.file.port == 0) {
 		return nil
 	}

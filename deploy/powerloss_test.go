@@ -151,6 +151,24 @@ func (l *postLog) fill(ctx context.Context, c *http.Client, p *process) {
 	l.post(ctx, c, p, "insert_process", telemetry.ID{}, wire.AppendProcess(nil, &process)) // nobody counts on it
 }
 
+// oversize makes a block that does not fit a frame of the bus: its body goes to the lake first.
+func (l *postLog) oversize() (telemetry.ID, []byte) {
+	var e emitter
+	for i := range l.rows {
+		text := make([]byte, 512<<10) // in all above 1 MiB, and random: it does not compress
+		for j := range text {
+			text[j] = ' ' + byte(rand.IntN(95))
+		}
+		e.log(int64(2+i), 4, "writer", string(text))
+	}
+	start := l.process.StartTime
+	b := telemetry.Block{
+		ID: telemetry.NewID(), StreamID: l.stream.ID, ProcessID: l.process.ID, NbObjects: int32(l.rows),
+		BeginTicks: 1, EndTicks: 1e6, BeginTime: start, EndTime: start + 1e6,
+	}
+	return b.ID, e.body(b)
+}
+
 // recordLife runs a server on dir under strace, with load, and returns the record.
 func recordLife(t *testing.T, dir string, l *postLog, life int) string {
 	t.Helper()
@@ -171,6 +189,10 @@ func recordLife(t *testing.T, dir string, l *postLog, life int) string {
 		}
 	}
 	var wg sync.WaitGroup
+	wg.Go(func() {
+		id, body := l.oversize()
+		l.post(ctx, first, p, "insert_block", id, body)
+	})
 	for i := range powerLossClients {
 		c := l.connection(t)
 		wg.Go(func() {
