@@ -90,9 +90,13 @@ func TestFreshBlocksGoBeforeTheBacklog(t *testing.T) {
 	m.postProcess(e)
 	m.postStreams(e)
 	var want []string
-	const blocks, entries = 50, 5000
+	blocks, entries := 200, 5000 // a million
+	if testing.Short() {
+		blocks, entries = 50, 500
+	}
+	const apart = 10 * time.Second
 	for i := range blocks {
-		offset := time.Duration(i) * 10 * time.Second
+		offset := time.Duration(i) * apart
 		m.postLog(e, m.logBlock(entries, offset))
 		want = append(want, m.entries(m.blocks, entries, offset)...)
 	}
@@ -108,7 +112,7 @@ func TestFreshBlocksGoBeforeTheBacklog(t *testing.T) {
 	if !reply.Backlog || reply.Parked != 0 {
 		t.Errorf("flush while nothing of the backlog is built: %+v", reply)
 	}
-	visible := slices.Concat(m.entries(m.blocks, 3, fresh), m.entries(m.blocks-1, entries, (blocks-1)*10*time.Second))
+	visible := slices.Concat(m.entries(m.blocks, 3, fresh), m.entries(m.blocks-1, entries, time.Duration(blocks-1)*apart))
 	if diff := cmp.Diff(sorted(visible), e.rows("log_entries", logColumns...)); diff != "" {
 		t.Error(diff)
 	}
@@ -116,7 +120,7 @@ func TestFreshBlocksGoBeforeTheBacklog(t *testing.T) {
 	if len(open) < blocks/10 {
 		t.Errorf("%d ranges", len(open))
 	}
-	if s := views.Stats().Shards[eager.String()]; s.Backlog != len(open) || s.BacklogFrames < blocks {
+	if s := views.Stats().Shards[eager.String()]; s.Backlog != len(open) || s.BacklogFrames < uint64(blocks) {
 		t.Errorf("stats %+v", s)
 	}
 	meets := func(begin, end time.Duration) bool {
@@ -128,11 +132,12 @@ func TestFreshBlocksGoBeforeTheBacklog(t *testing.T) {
 
 	g.lift()
 	e.drained()
-	if diff := cmp.Diff(sorted(want), e.rows("log_entries", logColumns...)); diff != "" {
-		t.Error(diff)
+	slices.Sort(want)
+	if got := e.rows("log_entries", logColumns...); !slices.Equal(want, got) { // too many for a diff
+		t.Errorf("%d rows, want %d, or others", len(got), len(want))
 	}
 	checkStats(e, int64(len(want)))
-	if s := views.Stats(); s.BacklogRows != (blocks-1)*entries || s.BacklogChunks < int64(len(open)) || s.Shards[eager.String()].Backlog != 0 {
+	if s := views.Stats(); s.BacklogRows != int64((blocks-1)*entries) || s.BacklogChunks < int64(len(open)) || s.Shards[eager.String()].Backlog != 0 {
 		t.Errorf("stats %+v", s)
 	}
 }

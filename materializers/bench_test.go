@@ -17,6 +17,7 @@ import (
 // captured holds the blocks of production size that the load generator repeats.
 type captured struct {
 	process *materializers.Process
+	layouts map[telemetry.Tag]telemetry.Stream
 	decoder map[telemetry.Tag]*wire.Decoder
 	blocks  map[telemetry.Tag][][]byte
 }
@@ -27,7 +28,7 @@ func readCaptured(t testing.TB) captured {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("%d load files, %v", len(files), err)
 	}
-	c := captured{decoder: map[telemetry.Tag]*wire.Decoder{}, blocks: map[telemetry.Tag][][]byte{}}
+	c := captured{layouts: map[telemetry.Tag]telemetry.Stream{}, decoder: map[telemetry.Tag]*wire.Decoder{}, blocks: map[telemetry.Tag][][]byte{}}
 	tags := map[telemetry.ID]telemetry.Tag{}
 	for i, file := range files {
 		body, err := os.ReadFile(file)
@@ -48,6 +49,7 @@ func readCaptured(t testing.TB) captured {
 			}
 			tag := telemetry.TagOf(s.Tags)
 			tags[s.ID] = tag
+			c.layouts[tag] = s
 			if c.decoder[tag], err = wire.NewDecoder(s.Dependencies, s.Objects, wire.DefaultLimits); err != nil {
 				t.Fatal(err)
 			}

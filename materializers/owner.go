@@ -181,7 +181,10 @@ func (o *owner) nextGeneration(ctx context.Context) error {
 // step handles one event: a frame, a flush request, or a time that has come.
 func (o *owner) step(ctx context.Context, frames <-chan pumped) (event, error) {
 	if o.due() {
-		if err := o.commit(ctx); err != nil {
+		o.m.priority.enter()
+		err := o.commit(ctx)
+		o.m.priority.leave()
+		if err != nil {
 			return handled, err
 		}
 	}
