@@ -331,6 +331,7 @@ func checkLoss(t *testing.T, d *disk, dir string, at *writer, l *loss) {
 	}
 	p := startServe(t, dir)
 	if len(at.acked) > 0 {
+		settle(t, p)
 		checkAcked(t, p, at)
 	}
 	p.kill()
@@ -338,6 +339,21 @@ func checkLoss(t *testing.T, d *disk, dir string, at *writer, l *loss) {
 		t.Fatalf("lost at block %d, keeping %.1f of what was not synced\n%s", len(at.acked), l.keep, p.logTail())
 	}
 	t.Logf("block %d, keeping %.1f of what was not synced: all there, after %v", len(at.acked), l.keep, time.Since(begin).Round(time.Millisecond))
+}
+
+// settle waits until the views have all there is: what was recorded half a minute ago is a backlog, which a query does
+// not wait for but warns of. The first query makes the owner find out.
+func settle(t *testing.T, p *process) {
+	t.Helper()
+	p.mustQuery("SELECT count(*) FROM log_entries")
+	eventually(t, 30*time.Second, "backlog built", func() bool {
+		state, _ := p.status()["catalog"].(map[string]any)
+		open, known := state["Backlog"].(float64)
+		if !known {
+			t.Fatalf("status says nothing of a backlog: %v", state)
+		}
+		return open == 0
+	})
 }
 
 // withPort calls got with the local port of the connection that carries the request.
