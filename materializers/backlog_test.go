@@ -1,7 +1,6 @@
 package materializers_test
 
 import (
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -100,19 +99,26 @@ func TestFreshBlocksGoBeforeTheBacklog(t *testing.T) {
 		m.postLog(e, m.logBlock(entries, offset))
 		want = append(want, m.entries(m.blocks, entries, offset)...)
 	}
+	fresh := time.Hour
+	var visible []string
+	show := func() {
+		m.postFresh(e, m.logBlock(3, fresh))
+		visible = append(visible, m.entries(m.blocks, 3, fresh)...)
+	}
+	visible = append(visible, m.entries(m.blocks, entries, time.Duration(blocks-1)*apart)...) // one of the two that are read in order
+	show()                                                                                    // the other
 	views := e.newMaterializers("views", lagging())
 	g := newGate(t, "claimed")
 	views.SetHook(g.hook)
 	e.background(views.Run)
-	fresh := time.Hour
-	m.postFresh(e, m.logBlock(3, fresh))
-	want = append(want, m.entries(m.blocks, 3, fresh)...)
+	e.eventually("leaping", func() bool { return len(e.ranges()) > 0 })
+	show()
+	want = append(want, visible[entries:]...)
 
 	reply := e.flush()
 	if !reply.Backlog || reply.Parked != 0 {
 		t.Errorf("flush while nothing of the backlog is built: %+v", reply)
 	}
-	visible := slices.Concat(m.entries(m.blocks, 3, fresh), m.entries(m.blocks-1, entries, time.Duration(blocks-1)*apart))
 	if diff := cmp.Diff(sorted(visible), e.rows("log_entries", logColumns...)); diff != "" {
 		t.Error(diff)
 	}
@@ -256,7 +262,9 @@ func TestBacklogAndHeadShareBlocks(t *testing.T) {
 	g := newGate(t, "chunk before commit")
 	views.SetHook(g.hook)
 	e.background(views.Run)
-	e.eventually("leaping", func() bool { return len(e.ranges()) > 0 })
+	if reply := e.flush(); !reply.Backlog { // all is read: what comes now is at the head
+		t.Errorf("flush after the leap: %+v", reply)
+	}
 	s.head()
 	if reply := e.flush(); !reply.Backlog || reply.Parked == 0 {
 		t.Errorf("flush while the backlog is open, and a process is not registered: %+v", reply)
@@ -326,21 +334,19 @@ func TestZombieWorkerLoses(t *testing.T) {
 	o := ownership.DefaultConfig()
 	o.Heartbeat, o.Expiry = time.Hour, 300*time.Millisecond
 	zombie.SetOwnership(o)
-	reached, wake, woken := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	reached, wake := make(chan struct{}), make(chan struct{})
 	var once sync.Once
-	var first atomic.Bool
+	var first, stood atomic.Bool
 	zombie.SetHook(func(at string) error {
 		switch at {
 		case "chunk before commit":
 			once.Do(func() { close(reached); <-wake; first.Store(true) })
 		case "chunk after commit":
 			if first.Load() {
-				return errors.New("the zombie's chunk stands")
+				stood.Store(true)
 			}
 		case "claimed":
-			if first.CompareAndSwap(true, false) {
-				close(woken)
-			}
+			first.Store(false)
 		}
 		return nil
 	})
@@ -363,8 +369,8 @@ func TestZombieWorkerLoses(t *testing.T) {
 	s.head()
 	s.register(3)
 	s.check()
-	if n := zombie.Stats().BacklogChunks; n != 0 {
-		t.Errorf("the zombie committed %d chunks", n)
+	if stood.Load() {
+		t.Error("the zombie's chunk stands")
 	}
 }
 
