@@ -37,7 +37,7 @@ type Options struct {
 	// It must return string, int64, float64, bool, nil or time.Time.
 	Eval func(ctx context.Context, sql string) ([]any, error)
 
-	// internal lets the names of the package's own output pass the guard: used to test that a second pass changes nothing.
+	// internal lets the names of the package's own output pass the guard: for the second look at what is printed.
 	internal bool
 }
 
@@ -150,7 +150,7 @@ func Rewrite(ctx context.Context, p Parser, names Catalog, sql string, opts Opti
 		return nil, err
 	}
 	r.st.tree = query
-	r.st.SQL, err = printTree(ctx, p, query)
+	r.st.SQL, err = r.print(query)
 	if err != nil {
 		return nil, err
 	}

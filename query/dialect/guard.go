@@ -45,7 +45,9 @@ func (r *rewriter) expression(n *node, e env) (*node, error) {
 			n.set("lhs", out)
 		}
 		done = append(done, "lhs")
-	case "STAR", "CASE", "COMPARISON", "CONJUNCTION", "OPERATOR", "BETWEEN", "COLLATE", "POSITIONAL_REFERENCE":
+	case "STAR":
+		quoteRelation(n)
+	case "CASE", "COMPARISON", "CONJUNCTION", "OPERATOR", "BETWEEN", "COLLATE", "POSITIONAL_REFERENCE":
 	case "PARAMETER":
 		return nil, r.fault(n, planError("parameters such as $1 and ? are not supported").withHint("write the value into the statement"))
 	default:
@@ -62,6 +64,14 @@ func (r *rewriter) expression(n *node, e env) (*node, error) {
 		return textConstant(n, arrow), nil
 	}
 	return r.patch(n)
+}
+
+// quoteRelation quotes the name in t.*: the printer writes that one name as it is, so that "x FROM y --".* would become
+// other SQL than was checked.
+func quoteRelation(n *node) {
+	if name := n.str("relation_name"); name != "" {
+		n.set("relation_name", quote(`"`+strings.ReplaceAll(name, `"`, `""`)+`"`))
+	}
 }
 
 // isParameterList says whether n is the left side of a lambda: a name, or several as row(a, b).

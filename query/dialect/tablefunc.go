@@ -434,11 +434,6 @@ func (r *rewriter) evaluate(n *node, kind argumentKind, e env) (any, error) {
 	}
 }
 
-// print returns the SQL text of a query node.
-func (r *rewriter) print(query *node) (string, error) {
-	return printTree(r.ctx, r.parser, query)
-}
-
 // selectOf makes SELECT item.
 func selectOf(item *node) *node {
 	return objectOf(

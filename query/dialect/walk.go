@@ -27,6 +27,7 @@ type rewriter struct {
 	at     positions // from the parsed text to text
 	st     *Statement
 	seen   map[string]bool // views listed in st
+	first  *Statement      // of the second look: the statement that was printed
 
 	selects, ctes, relations int
 }
@@ -129,7 +130,7 @@ func mergeable(columns []Column) []Column {
 // withCTEs walks the CTEs of n. Each sees those before it; its own name only when it is recursive.
 func (r *rewriter) withCTEs(n *node, e env) (env, error) {
 	for _, entry := range n.get("cte_map").list("map") {
-		if r.ctes++; r.ctes > maxCTEs {
+		if r.ctes++; r.ctes > maxCTEs && r.first == nil {
 			return e, planError("more than %d common table expressions", maxCTEs)
 		}
 		name := entry.str("key")
@@ -172,7 +173,7 @@ func renamed(columns []Column, names []*node) []Column {
 }
 
 func (r *rewriter) selectNode(n *node, e env, top bool) ([]Column, error) {
-	if r.selects++; r.selects > maxSelects {
+	if r.selects++; r.selects > maxSelects && r.first == nil {
 		return nil, planError("more than %d SELECTs in one statement", maxSelects)
 	}
 	f := &frame{parent: e.frame}
@@ -287,7 +288,7 @@ func (r *rewriter) table(n *node, e env, f *frame) (*node, error) {
 	if kind == "EMPTY" {
 		return n, nil
 	}
-	if r.relations++; r.relations > maxRelations {
+	if r.relations++; r.relations > maxRelations && r.first == nil {
 		return nil, planError("more than %d tables in one statement", maxRelations)
 	}
 	switch kind {
@@ -377,7 +378,7 @@ func (r *rewriter) baseTable(n *node, e env, f *frame) (*node, error) {
 		n.set("catalog_name", quote(""))
 		n.set("schema_name", quote(""))
 	}
-	if r.opts.internal && (strings.HasPrefix(name, "vi/") || strings.HasPrefix(name, "fn/") || strings.HasPrefix(name, "mm/")) {
+	if r.opts.internal && r.isView(name) {
 		f.enter(n, alias, nil)
 		return n, nil
 	}
