@@ -95,6 +95,7 @@ func (c *Conn) Close() error {
 	}
 	c.closed = true
 	c.link.close()
+	trimMemory()
 	<-c.engine.places
 	return nil
 }

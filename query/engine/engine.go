@@ -100,6 +100,7 @@ func Open(cfg Config, log *slog.Logger) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open engine: %w", err)
 	}
+	boundMemory(cfg.MemoryLimit + memorySlack(cfg.MemoryLimit))
 	e := &Engine{
 		cfg: cfg, log: log, inst: inst,
 		places: make(chan struct{}, cfg.MaxConcurrent),
@@ -126,6 +127,7 @@ func (e *Engine) Close() error {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		e.inst.release()
+		boundMemory(-e.cfg.MemoryLimit - memorySlack(e.cfg.MemoryLimit))
 	})
 	return nil
 }
