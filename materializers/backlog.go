@@ -248,6 +248,8 @@ func (w *worker) addRecord(ctx context.Context, at place, record bus.Record) err
 	case record.Err != nil:
 		w.bury(in, "", "unreadable: "+reasonOf(record.Err))
 		return nil
+	case record.Kind != bus.KindBlock && record.Claim != "":
+		return nil // archive has read it: there is no skip
 	case record.Kind == bus.KindProcess:
 		if _, err := wire.DecodeProcess(record.Body); err != nil {
 			w.bury(in, "", "registration: "+reasonOf(err))
@@ -261,7 +263,10 @@ func (w *worker) addRecord(ctx context.Context, at place, record bus.Record) err
 	case record.Kind != bus.KindBlock || record.Tag != 0 && !record.Tag.Eager():
 		return nil
 	}
-	if err := w.load(ctx, &in.record); err != nil {
+	if err := w.load(ctx, &in.record); lost(err) {
+		w.buryLost(in, err)
+		return nil
+	} else if err != nil {
 		return err
 	}
 	done, err := w.build(ctx, in)

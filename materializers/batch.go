@@ -189,3 +189,9 @@ func (s *seenBlocks) add(k catalog.BlockKey) bool {
 	s.young[k] = struct{}{}
 	return false
 }
+
+// forget makes the block be new again.
+func (s *seenBlocks) forget(k catalog.BlockKey) {
+	delete(s.young, k)
+	delete(s.old, k)
+}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/micromegas-go/micromegas/schemas/bus"
 	"github.com/micromegas-go/micromegas/schemas/catalog"
+	"github.com/micromegas-go/micromegas/schemas/lake"
 	"github.com/micromegas-go/micromegas/schemas/telemetry"
 	"github.com/micromegas-go/micromegas/schemas/wire"
 )
@@ -63,6 +64,14 @@ func (b *builder) load(ctx context.Context, record *bus.Record) error {
 	record.Body = body
 	return nil
 }
+
+// lost reports whether an error says that bytes are gone or damaged for good: who tries again gets it again.
+func lost(err error) bool {
+	return errors.Is(err, lake.ErrNotFound) || errors.Is(err, lake.ErrCorrupt) || errors.Is(err, bus.ErrUnreadable)
+}
+
+// buryLost notes a copy as dead whose body is gone.
+func (b *builder) buryLost(in *input, err error) { b.bury(in, "", "lost: "+reasonOf(err)) }
 
 // build appends the rows of a block. It returns false when a registration is missing. Errors are trouble of the catalog, the batch
 // cannot go on then; a block that cannot be built becomes dead.

@@ -172,7 +172,7 @@ func (o *owner) buryParked(ctx context.Context, old []*parkedCopy) error {
 		row := p.Parked
 		row.Dead, row.Reason = true, fmt.Sprintf("%s: the %s of the block, for %s", reasonUnregistered, missing, o.m.cfg.ParkedDead)
 		record, err := o.readParked(ctx, p)
-		if err != nil {
+		if err != nil && !lost(err) {
 			return err
 		}
 		letter := bus.DeadLetter{

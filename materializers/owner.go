@@ -303,9 +303,18 @@ func (o *owner) addRecord(ctx context.Context, at place, record bus.Record) erro
 		o.bury(&input{place: at, record: record}, "", "unreadable: "+reasonOf(record.Err))
 		return nil // archive skips it, and then it is not dead
 	}
-	switch record.Kind {
-	case bus.KindBlock:
+	if record.Kind == bus.KindBlock {
 		return o.addBlock(ctx, at, record)
+	}
+	if err := o.load(ctx, &record); lost(err) {
+		if !o.registry.knows(&record) { // else archive has kept what it says, and nobody needs the body any more
+			o.buryLost(&input{place: at, record: record}, err)
+		}
+		return nil
+	} else if err != nil {
+		return err
+	}
+	switch record.Kind {
 	case bus.KindProcess:
 		p, err := wire.DecodeProcess(record.Body)
 		if err != nil {
@@ -330,11 +339,16 @@ func (o *owner) addBlock(ctx context.Context, at place, record bus.Record) error
 	if record.Tag != telemetry.TagUnknown && !record.Tag.Eager() {
 		return nil
 	}
-	if o.seen.add(catalog.BlockKey{StreamID: record.StreamID, BeginTime: record.BeginTime, BlockID: record.BlockID}) {
+	key := catalog.BlockKey{StreamID: record.StreamID, BeginTime: record.BeginTime, BlockID: record.BlockID}
+	if o.seen.add(key) {
 		o.batch.foreseen[at] = struct{}{}
 		return nil
 	}
-	if err := o.load(ctx, &record); err != nil {
+	if err := o.load(ctx, &record); lost(err) {
+		o.seen.forget(key) // archive skips this copy, as a duplicate or as unreadable; the next one may count
+		o.buryLost(&input{place: at, record: record}, err)
+		return nil
+	} else if err != nil {
 		return err
 	}
 	done, err := o.build(ctx, &input{place: at, record: record})

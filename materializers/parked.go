@@ -168,6 +168,12 @@ func (o *owner) unpark(ctx context.Context, copies []*parkedCopy) error {
 			continue
 		}
 		record, err := o.readParked(ctx, p)
+		if lost(err) {
+			o.buryLost(&input{place: p.place(), record: bus.Record{StreamID: p.StreamID, ProcessID: p.ProcessID}, parked: p}, err)
+			p.taken = true
+			o.batch.touch()
+			continue
+		}
 		if err != nil {
 			return err
 		}

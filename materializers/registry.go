@@ -172,6 +172,16 @@ func (r *registry) learn(ctx context.Context, records []bus.Record) error {
 	return nil
 }
 
+// knows reports whether the process or stream that a record registers is known already.
+func (r *registry) knows(record *bus.Record) bool {
+	if record.Kind == bus.KindProcess {
+		_, ok := r.processes.get(record.ProcessID)
+		return ok
+	}
+	_, ok := r.streams.get(record.StreamID)
+	return ok
+}
+
 func decodeTypes(body []byte) ([]telemetry.Type, error) {
 	if len(body) == 0 {
 		return nil, nil
