@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -180,6 +181,23 @@ func TestFolderIsServedOnce(t *testing.T) {
 	for _, want := range []string{"in use", fmt.Sprint(p.cmd.Process.Pid), "--data"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("message %q does not say %q", out, want)
+		}
+	}
+}
+
+// TestBucketBelongsToItsFolder refuses a bucket of another data folder, and a data folder whose bucket is gone.
+func TestBucketBelongsToItsFolder(t *testing.T) {
+	bucket := folderURI(t, filepath.Join(t.TempDir(), "bucket"))
+	inMemory := newDataDir(t)
+	startServe(t, newDataDir(t), "--object-store", bucket).stop()
+	startServe(t, inMemory, "--object-store", "mem://").stop()
+	mustNotStart(t, inMemory, "another bucket", "empty bucket")
+	for dir, uri := range map[string]string{newDataDir(t): bucket, inMemory: "mem://"} {
+		ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+		out, err := exec.CommandContext(ctx, binary(t), serveArgs(dir, "--object-store", uri)...).CombinedOutput()
+		cancel()
+		if err == nil || !strings.Contains(string(out), "does not belong to this catalog") {
+			t.Errorf("serve on bucket %s: %v\n%s", uri, err, out)
 		}
 	}
 }

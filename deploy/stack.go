@@ -150,6 +150,14 @@ func (s *Stack) openLake(ctx context.Context) error {
 	}
 	s.onClose(l.Close)
 	s.lake = l
+	if err := l.Bind(ctx, s.catalog); errors.Is(err, lake.ErrForeign) {
+		return configError{err.Error(), "name the bucket that was used with this data folder, or start with an empty folder and an empty bucket"}
+	} else if err != nil {
+		return err
+	}
+	if strings.HasPrefix(uri, "mem:") {
+		s.log.Warn("the lake is in memory: what is acknowledged is lost when this process ends, and the data folder cannot be served again")
+	}
 	return nil
 }
 
