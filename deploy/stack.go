@@ -469,10 +469,14 @@ const retiredSlack = 5 * time.Minute
 // gcOptions tells the collector what is still in use.
 func (s *Stack) gcOptions(ctx context.Context) lake.GCOptions {
 	lagging := s.archiveLags(ctx)
-	return lake.GCOptions{
+	opts := lake.GCOptions{
 		RetiredAge: s.cfg.QueryTimeout + retiredSlack,
 		ClaimOnBus: func(lake.Object) bool { return lagging },
 	}
+	if s.query != nil {
+		opts.OldestRead = s.query.OldestCommit
+	}
+	return opts
 }
 
 // archiveLags says whether a record on the bus may not be archived yet. The collector asks before it lists: an

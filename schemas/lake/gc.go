@@ -36,6 +36,10 @@ type GCOptions struct {
 	// ClaimOnBus must tell whether the bus may still hold, or be about to get, the record that points to this oversize
 	// body. Nil keeps every body that no row names.
 	ClaimOnBus func(Object) bool
+	// OldestRead must tell the least commit number that a running query reads at, false when none runs. What was retired
+	// after it stays, however old it looks: clocks leap, and a machine that slept stops the queries' time but not its own.
+	// Nil: RetiredAge alone decides.
+	OldestRead func() (commitNo int64, any bool)
 	// Now replaces the clock.
 	Now func() time.Time
 }
@@ -99,7 +103,7 @@ func (g *collection) retired(ctx context.Context) error {
 			return fmt.Errorf("retired partitions: %w", err)
 		}
 		var gone []int64
-		for i := range parts {
+		for i := range g.unread(parts) {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
@@ -116,6 +120,23 @@ func (g *collection) retired(ctx context.Context) error {
 			return fmt.Errorf("forget %d retired partitions: %w", len(gone), err)
 		}
 	}
+}
+
+// unread cuts a list of retired partitions, in order of retirement, where a running query may still read one.
+func (g *collection) unread(parts []catalog.Partition) []catalog.Partition {
+	if g.opts.OldestRead == nil {
+		return parts
+	}
+	oldest, reading := g.opts.OldestRead()
+	if !reading {
+		return parts
+	}
+	for i := range parts {
+		if parts[i].Retired > oldest {
+			return parts[:i]
+		}
+	}
+	return parts
 }
 
 func (g *collection) orphans(ctx context.Context) error {

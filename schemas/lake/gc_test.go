@@ -105,6 +105,30 @@ func TestGCDeletesOnlyWhatNothingNeeds(t *testing.T) {
 	}
 }
 
+// What a running query reads stays, whatever the clock says, and goes when the query has ended.
+func TestGCLeavesWhatIsRead(t *testing.T) {
+	l := openMem(t)
+	rows := &gcRows{}
+	for no := range int64(4) {
+		key := fmt.Sprintf("views/%d", no)
+		if err := l.Put(t.Context(), key, nil); err != nil {
+			t.Fatal(err)
+		}
+		rows.retired = append(rows.retired, catalog.Partition{PartNo: no, Key: key, Retired: 10 + no})
+	}
+	oldest, reading := int64(11), true
+	opts := lake.GCOptions{OldestRead: func() (int64, bool) { return oldest, reading }}
+	for _, want := range []string{"views/2 views/3", "views/3", ""} {
+		if _, err := l.GC(t.Context(), rows, opts); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(listKeys(t, l), " "); got != want {
+			t.Errorf("a query reads at %d: %t; left are %q, want %q", oldest, reading, got, want)
+		}
+		oldest, reading = oldest+1, oldest == 11
+	}
+}
+
 func TestGCLeavesYoungOrphans(t *testing.T) {
 	l := openMem(t)
 	key := lake.PackKey(eager0, 1)
