@@ -25,7 +25,7 @@ var eager = bus.Shard{Class: bus.Eager}
 // lagging is a configuration with which what was posted with an old insert time is behind, and ranges are short.
 func lagging() materializers.Config {
 	c := config()
-	c.BacklogLag, c.BacklogFrames, c.BacklogRange = 30*time.Second, 2, 10
+	c.BacklogLag, c.BacklogBytes, c.BacklogFrames, c.BacklogRange = 30*time.Second, 1, 2, 10
 	return c
 }
 
@@ -434,7 +434,7 @@ func TestFewOldFramesAreNoBacklog(t *testing.T) {
 	m.postStreams(e)
 	m.postLog(e, m.logBlock(4, 0))
 	cfg := lagging()
-	cfg.BacklogFrames = 4
+	cfg.BacklogBytes, cfg.BacklogFrames = 1, 4
 	views := e.newMaterializers("views", cfg)
 	e.background(views.Run)
 	if reply := e.flush(); reply.Backlog || len(e.rows("log_entries")) != 4 || views.Stats().BacklogChunks != 0 {

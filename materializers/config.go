@@ -28,6 +28,7 @@ type Config struct {
 	SeenBlocks                            int           // blocks remembered to foresee duplicates
 
 	BacklogLag     time.Duration // age of the oldest unread record from which a shard is behind
+	BacklogBytes   int64         // unread frames, by their average size, from which a shard is behind; less is read in order within a second or two
 	BacklogFrames  uint64        // frames below the head that are read in order; a shard with less than two times so many unread is never behind
 	BacklogRange   uint64        // frames of one range of the backlog, which one worker builds at a time
 	BacklogRanges  uint64        // ranges opened at once; longer ones are made rather than more
@@ -51,7 +52,7 @@ func DefaultConfig() Config {
 		RowGroupRows: 120_000, MaxBlockRows: 4 << 20, MaxBuckets: 96,
 		MaxProcesses: 16 << 10, MaxStreams: 64 << 10, MaxDecoders: 64, MaxWaitingBytes: 8 << 20, MaxParked: 100_000,
 		ParkedDead: time.Hour, Recheck: 10 * time.Second, SeenBlocks: 64 << 10,
-		BacklogLag: 30 * time.Second, BacklogFrames: 16, BacklogRange: 4096, BacklogRanges: 64, BacklogWorkers: 1, BacklogEvery: time.Second,
+		BacklogLag: 30 * time.Second, BacklogBytes: 32 << 20, BacklogFrames: 16, BacklogRange: 4096, BacklogRanges: 64, BacklogWorkers: 1, BacklogEvery: time.Second,
 		MergeFiles: 8, MergeGrace: 2 * time.Minute, MergeEvery: 5 * time.Second, MergeRowGroupRows: 120_000,
 		MergeBytes: 64 << 20, MergeMemory: 16 << 20,
 		Limits: wire.DefaultLimits,

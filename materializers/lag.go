@@ -11,7 +11,8 @@ import (
 	"github.com/micromegas-go/micromegas/schemas/catalog"
 )
 
-// How an owner that is far behind catches up. When the next frame is older than BacklogLag it commits what it has read, and
+// How an owner that is far behind catches up. When the next frame is older than BacklogLag, and more than BacklogBytes wait
+// behind it, it commits what it has read, and
 // then moves its checkpoint close to the head in one transaction that opens what lies between as ranges of the backlog:
 //
 //	M=100, next frame 101 is 40 s old, head 9016 → M=9000, backlog 101..4196, 4197..8292, 8293..9000
@@ -33,11 +34,25 @@ func (o *owner) behind(ctx context.Context, f bus.Frame) (to uint64, err error) 
 	if err != nil {
 		return 0, err
 	}
-	if last < f.Seq+2*o.m.cfg.BacklogFrames {
+	if last < f.Seq+2*o.m.cfg.BacklogFrames || int64(last-f.Seq)*o.frameBytes(ctx, f) < o.m.cfg.BacklogBytes {
 		o.lagAt = now.Add(lagPause)
 		return 0, nil
 	}
 	return last - o.m.cfg.BacklogFrames, nil
+}
+
+// frameBytes estimates the size of a frame that is not read yet: the average of those on the bus, else the next one's.
+func (o *owner) frameBytes(ctx context.Context, next bus.Frame) int64 {
+	stats, err := o.m.bus.Stats(ctx)
+	if err != nil {
+		return int64(len(next.Data))
+	}
+	for _, s := range stats {
+		if s.Shard == o.shard && s.Gen == next.Gen && s.Messages > 0 {
+			return s.Bytes / s.Messages
+		}
+	}
+	return int64(len(next.Data))
 }
 
 // insertTime returns the time of a frame's first readable record; now when it has none.

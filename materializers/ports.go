@@ -20,6 +20,7 @@ type Bus interface {
 	Flush(ctx context.Context, s bus.Shard, req bus.FlushRequest) (bus.FlushReply, error)
 	ServeFlush(target string, s bus.Shard, h func(context.Context, bus.FlushRequest) bus.FlushReply) (stop func(), err error)
 	DeadLetter(ctx context.Context, d bus.DeadLetter) error
+	Stats(ctx context.Context) ([]bus.ShardStats, error)
 }
 
 // Catalog is the part of catalog.Catalog that owners and the merger use.
