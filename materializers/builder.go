@@ -220,9 +220,15 @@ func (b *builder) writeFiles(ctx context.Context) ([]built, error) {
 	return files, nil
 }
 
-// tellDead sends the dead letters of the batch. A crash before the commit sends them again; the bus knows them by their place.
+// maxLetters bounds the dead letters of one commit, each of which waits for its own fsync: rows of others wait for them.
+const maxLetters = 1000
+
+// tellDead sends the dead letters of the batch, as far as maxLetters goes; the catalog's rows name all dead copies. A crash before the commit sends them again; the bus knows them by their place.
 func (b *builder) tellDead(ctx context.Context) error {
-	for i := range b.batch.dead {
+	if n := len(b.batch.dead) - maxLetters; n > 0 {
+		b.log.Warn("too many dead blocks for a letter each; the catalog names all", "without_letter", n)
+	}
+	for i := range b.batch.dead[:min(len(b.batch.dead), maxLetters)] {
 		d := &b.batch.dead[i]
 		if d.told {
 			continue
