@@ -2,9 +2,11 @@ package deploy_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -199,6 +201,27 @@ func TestBucketBelongsToItsFolder(t *testing.T) {
 		if err == nil || !strings.Contains(string(out), "does not belong to this catalog") {
 			t.Errorf("serve on bucket %s: %v\n%s", uri, err, out)
 		}
+	}
+}
+
+// TestCachesMayHoldAnything starts a server on caches full of what it did not write, or not whole.
+func TestCachesMayHoldAnything(t *testing.T) {
+	dir := newDataDir(t)
+	for _, name := range []string{
+		"query/blocks-1.parquet", "query/processes-1.parquet/file", "engine/duckdb_temp_storage_DEFAULT-0.tmp", "engine/folder/file",
+		"lake/objects/00000000000000000000000000000000-00000000-7", "lake/objects/folder/file",
+	} {
+		path := filepath.Join(dir, "cache", name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte("garbage"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := startServe(t, dir)
+	if n := p.count("SELECT count(*) FROM processes"); n != 0 {
+		t.Errorf("%d processes", n)
+	}
+	if left, err := os.ReadDir(filepath.Join(dir, "cache", "engine")); err != nil || len(left) != 0 {
+		t.Errorf("left in the engine's folder: %v, %v", left, err)
 	}
 }
 

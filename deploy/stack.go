@@ -253,6 +253,9 @@ func (s *Stack) startQuery(context.Context) error {
 			return err
 		}
 	}
+	if err := emptyFolder(tempDir); err != nil { // a server that was killed left what its queries had spilled
+		return err
+	}
 	ec := engine.DefaultConfig()
 	ec.MemoryLimit = s.cfg.QueryMemory
 	ec.Threads = s.cfg.QueryThreads
@@ -290,6 +293,19 @@ func (s *Stack) startQuery(context.Context) error {
 	}
 	s.goPart("flight", func(context.Context) error { return s.flight.Serve(s.flightListener) })
 	return nil
+}
+
+// emptyFolder removes everything in a folder.
+func emptyFolder(dir string) error {
+	left, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range left {
+		errs = append(errs, os.RemoveAll(filepath.Join(dir, e.Name())))
+	}
+	return errors.Join(errs...)
 }
 
 func (s *Stack) startMaterializers(context.Context) error {

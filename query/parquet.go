@@ -30,13 +30,15 @@ func openCacheFolder(dir string) (*cacheFolder, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make the query cache: %w", err)
 	}
-	left, err := filepath.Glob(filepath.Join(dir, "*.parquet"))
+	left, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("list the query cache: %w", err)
 	}
 	var errs []error
 	for _, f := range left {
-		errs = append(errs, os.Remove(f))
+		if filepath.Ext(f.Name()) == ".parquet" {
+			errs = append(errs, os.RemoveAll(filepath.Join(dir, f.Name())))
+		}
 	}
 	return &cacheFolder{dir: dir}, errors.Join(errs...)
 }
