@@ -61,6 +61,39 @@ func TestCancelStopsTheEngine(t *testing.T) {
 	}
 }
 
+// A client that stops to read does not keep its place for longer than a query may run.
+func TestStalledReaderLosesItsPlace(t *testing.T) {
+	e := querytest.Start(t, querytest.Options{
+		Config: func(c *query.Config) { c.Timeout = 500 * time.Millisecond },
+		Engine: func(c *engine.Config) { c.MaxConcurrent = 1 },
+	})
+	rows, err := e.Dial(t, "").Query(t.Context(), "SELECT * FROM range(100000000)", client.QueryOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	if _, err := rows.Next(); err != nil {
+		t.Fatal(err)
+	}
+	other := e.Dial(t, "")
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		_, err := ask(t.Context(), other, "SELECT 1", client.QueryOptions{})
+		if err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the place is never free: %v", err)
+		}
+	}
+	for err == nil {
+		_, err = rows.Next()
+	}
+	if status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("the client that stalled gets %v", err)
+	}
+}
+
 func TestAbandonedAnswerFreesItsPlace(t *testing.T) {
 	e := querytest.Start(t, querytest.Options{Engine: func(c *engine.Config) { c.MaxConcurrent = 1 }})
 	e.Fixture(t)

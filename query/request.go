@@ -36,6 +36,8 @@ type Answer struct {
 	Warnings []string
 
 	stream Stream
+	done   <-chan struct{} // nil: never closed
+	over   func() error    // why done is closed
 }
 
 // Stream is where an Answer's batches come from, with the rules of the Answer's methods of the same names.
@@ -55,6 +57,20 @@ func (a *Answer) Schema() *arrow.Schema { return a.stream.Schema() }
 
 // Next returns the next batch, which the caller must release, or io.EOF after the last. An error that is not io.EOF is an *Error.
 func (a *Answer) Next() (arrow.RecordBatch, error) { return a.stream.Next() }
+
+// Done is closed when the query's time is over, or its context ends: whoever holds the Answer, in a call that does not
+// return, say, must then close it. Unlike the other methods, Done and Err may be called at any time.
+func (a *Answer) Done() <-chan struct{} { return a.done }
+
+// Err says why Done is closed; it is nil before.
+func (a *Answer) Err() error {
+	select {
+	case <-a.done:
+		return a.over()
+	default:
+		return nil
+	}
+}
 
 // Close ends the query, also in the middle, and frees its connection. It may be called twice.
 func (a *Answer) Close() error { return a.stream.Close() }

@@ -124,7 +124,7 @@ func (r *run) start(ctx context.Context) (*Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Answer{QueryID: r.id, Warnings: warnings}
+	a := &Answer{QueryID: r.id, Warnings: warnings, done: ctx.Done(), over: func() error { return r.fail(ctx, ctx.Err()) }}
 	if r.st.Kind == dialect.Describe {
 		schema, err := r.describe(ctx)
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"time"
 
 	"github.com/apache/arrow-go/v18/arrow/flight"
 	pb "github.com/apache/arrow-go/v18/arrow/flight/gen/flight"
@@ -61,8 +62,9 @@ func statementOf(ticket []byte) (sql string, ok bool, err error) {
 	return utf8Text(bare.GetStatementHandle())
 }
 
-// answer runs a statement and streams its rows.
-func (s *service) answer(stream flight.FlightService_DoGetServer, sql string) (err error) {
+// answer runs a statement and streams its rows. It returns when the query's time is over, whether the client reads or not:
+// the query holds a place of the engine, and files.
+func (s *service) answer(stream flight.FlightService_DoGetServer, sql string) error {
 	ctx, end := s.commands.running.begin(stream.Context(), callerOf(stream.Context()), sql)
 	defer end()
 	req, err := requestOf(ctx, sql)
@@ -73,12 +75,35 @@ func (s *service) answer(stream flight.FlightService_DoGetServer, sql string) (e
 	if err != nil {
 		return err
 	}
+	sent := make(chan error, 1)
+	go func() { sent <- s.send(stream, a) }()
+	select {
+	case err := <-sent:
+		return err
+	case <-a.Done():
+	}
+	timer := time.NewTimer(stallGrace)
+	defer timer.Stop()
+	select {
+	case err := <-sent:
+		return err
+	case <-timer.C:
+		return a.Err() // the client does not read: the end of the call is what ends a message under way
+	}
+}
+
+// stallGrace is how long a query may take to end by itself once its time is over.
+const stallGrace = time.Second
+
+// send streams an answer and closes it.
+func (s *service) send(to sender, a *query.Answer) (err error) {
+	defer recoverer{s.log}.catch("DoGet", &err)
 	defer func() { // also when a panic passes
 		if cerr := a.Close(); err == nil {
 			err = cerr
 		}
 	}()
-	return s.stream(stream, a)
+	return s.stream(to, a)
 }
 
 func (s *service) stream(to sender, a *query.Answer) error {
