@@ -2,9 +2,13 @@ package materializers
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/micromegas-go/micromegas/schemas/catalog"
+	"github.com/micromegas-go/micromegas/schemas/telemetry"
+	"github.com/micromegas-go/micromegas/schemas/wire"
 )
 
 func TestApplySkips(t *testing.T) {
@@ -58,5 +62,35 @@ func TestCacheEvictsWhatWasNotUsed(t *testing.T) {
 	}
 	if v, ok := c.get(1); !ok || v != "a" {
 		t.Error("a value in use is gone")
+	}
+}
+
+// Streams with one layout share it, and layouts are bounded by their bytes too.
+func TestLayoutsAreSharedAndBounded(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.MaxStreams, cfg.MaxLayoutBytes = 100, 10_000
+	r := newRegistry(nil, cfg)
+	add := func(n int, name string) {
+		for range n {
+			s := telemetry.Stream{ID: telemetry.NewID()}
+			s.Dependencies, s.Objects = wire.LogTypes()
+			s.Objects = append(s.Objects, telemetry.Type{Name: name})
+			r.addStream(s)
+		}
+		r.trim()
+	}
+	add(150, "same")
+	if len(r.streams.entries) != 100 || len(r.layouts) != 1 {
+		t.Errorf("%d streams with %d layouts", len(r.streams.entries), len(r.layouts))
+	}
+	for i := range 20 {
+		add(1, fmt.Sprint("other ", i))
+	}
+	if n := len(r.layouts); n < 2 || n > 10 || r.layoutBytes > cfg.MaxLayoutBytes || len(r.streams.entries) < n {
+		t.Errorf("%d layouts of %d bytes, of %d streams", n, r.layoutBytes, len(r.streams.entries))
+	}
+	add(1, strings.Repeat("x", 20_000))
+	if len(r.layouts)+len(r.streams.entries)+r.layoutBytes != 0 {
+		t.Errorf("a layout larger than the bound stays: %d layouts of %d bytes, %d streams", len(r.layouts), r.layoutBytes, len(r.streams.entries))
 	}
 }

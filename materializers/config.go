@@ -21,6 +21,7 @@ type Config struct {
 	MaxBuckets   int // buckets of time in one commit and view; rows of further ones go to the overflow file
 
 	MaxProcesses, MaxStreams, MaxDecoders int           // entries of the caches of registrations and layouts
+	MaxLayoutBytes                        int           // layouts of the streams in the cache, encoded; streams that have the same count once
 	MaxWaitingBytes                       int           // bodies of a batch that wait in memory for a registration; others are read from packs
 	MaxParked                             int           // parked copies of a shard that are tracked in memory
 	ParkedDead                            time.Duration // age at which a parked copy also counts as a dead letter
@@ -50,7 +51,7 @@ func DefaultConfig() Config {
 	return Config{
 		CommitRows: 256 << 10, CommitBytes: 64 << 20, CommitAge: 10 * time.Second, DeadAge: 500 * time.Millisecond, FlushPause: 100 * time.Millisecond,
 		RowGroupRows: 120_000, MaxBlockRows: 4 << 20, MaxBuckets: 96,
-		MaxProcesses: 16 << 10, MaxStreams: 64 << 10, MaxDecoders: 64, MaxWaitingBytes: 8 << 20, MaxParked: 100_000,
+		MaxProcesses: 16 << 10, MaxStreams: 64 << 10, MaxDecoders: 64, MaxLayoutBytes: 32 << 20, MaxWaitingBytes: 8 << 20, MaxParked: 100_000,
 		ParkedDead: time.Hour, Recheck: 10 * time.Second, SeenBlocks: 64 << 10,
 		BacklogLag: 30 * time.Second, BacklogBytes: 32 << 20, BacklogFrames: 16, BacklogRange: 4096, BacklogRanges: 64, BacklogWorkers: 1, BacklogEvery: time.Second,
 		MergeFiles: 8, MergeGrace: 2 * time.Minute, MergeEvery: 5 * time.Second, MergeRowGroupRows: 120_000,
@@ -82,6 +83,7 @@ func (c Config) Validate() error {
 		{"max processes", int64(c.MaxProcesses)},
 		{"max streams", int64(c.MaxStreams)},
 		{"max decoders", int64(c.MaxDecoders)},
+		{"max layout bytes", int64(c.MaxLayoutBytes)},
 		{"max waiting bytes", int64(c.MaxWaitingBytes)},
 		{"max parked", int64(c.MaxParked)},
 		{"parked dead", int64(c.ParkedDead)},

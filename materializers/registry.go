@@ -17,12 +17,18 @@ import (
 type stream struct {
 	tag    telemetry.Tag
 	format string
-	layout layoutKey
-	deps   []telemetry.Type
-	objs   []telemetry.Type
+	layout *layout
 }
 
-// layoutKey identifies a layout of events; streams of one build of a program share theirs.
+// layout is the layout of events of all streams that have the same, as those of one build of a program do.
+type layout struct {
+	key        layoutKey
+	deps, objs []telemetry.Type
+	bytes      int // encoded
+	streams    int // that have it
+}
+
+// layoutKey identifies a layout.
 type layoutKey [sha256.Size]byte
 
 // registry knows processes and streams: what it has seen on the bus, and what the catalog has. It is used by one owner.
@@ -35,6 +41,9 @@ type registry struct {
 	processes *cache[telemetry.ID, *Process]
 	streams   *cache[telemetry.ID, *stream]
 	decoders  *cache[layoutKey, *wire.Decoder]
+	// layouts are those of the streams above, layoutBytes their size together.
+	layouts     map[layoutKey]*layout
+	layoutBytes int
 	// absent are ids that the catalog did not know. A registration that comes later passes on the bus, or is found when parked
 	// copies are rechecked, which clears it.
 	absent map[telemetry.ID]struct{}
@@ -43,7 +52,7 @@ type registry struct {
 func newRegistry(c Catalog, cfg Config) *registry {
 	return &registry{
 		catalog: c, cfg: cfg, processes: newCache[telemetry.ID, *Process](), streams: newCache[telemetry.ID, *stream](),
-		decoders: newCache[layoutKey, *wire.Decoder](), absent: map[telemetry.ID]struct{}{},
+		decoders: newCache[layoutKey, *wire.Decoder](), layouts: map[layoutKey]*layout{}, absent: map[telemetry.ID]struct{}{},
 	}
 }
 
@@ -62,11 +71,35 @@ func (r *registry) addStream(s telemetry.Stream) {
 	if _, ok := r.streams.get(s.ID); ok {
 		return
 	}
-	h := sha256.New()
-	h.Write(wire.AppendTypes(nil, s.Dependencies))
-	h.Write(wire.AppendTypes(nil, s.Objects))
-	r.streams.put(s.ID, &stream{tag: telemetry.TagOf(s.Tags), format: s.Format, layout: layoutKey(h.Sum(nil)), deps: s.Dependencies, objs: s.Objects})
+	r.streams.put(s.ID, &stream{tag: telemetry.TagOf(s.Tags), format: s.Format, layout: r.shareLayout(s.Dependencies, s.Objects)})
 	delete(r.absent, s.ID)
+}
+
+// shareLayout returns the one layout of these types, for one more stream.
+func (r *registry) shareLayout(deps, objs []telemetry.Type) *layout {
+	encoded := wire.AppendTypes(wire.AppendTypes(nil, deps), objs)
+	key := layoutKey(sha256.Sum256(encoded))
+	l, ok := r.layouts[key]
+	if !ok {
+		l = &layout{key: key, deps: deps, objs: objs, bytes: len(encoded)}
+		r.layouts[key] = l
+		r.layoutBytes += l.bytes
+	}
+	l.streams++
+	return l
+}
+
+// trimStreams evicts streams while there are too many, or their layouts are too large together.
+func (r *registry) trimStreams() {
+	for r.streams.order.Len() > r.cfg.MaxStreams || r.layoutBytes > r.cfg.MaxLayoutBytes {
+		oldest := r.streams.order.Back().Value.(entry[telemetry.ID, *stream])
+		r.streams.remove(oldest.key)
+		l := oldest.value.layout
+		if l.streams--; l.streams == 0 {
+			delete(r.layouts, l.key)
+			r.layoutBytes -= l.bytes
+		}
+	}
 }
 
 // process returns a registered process, nil when it is not registered.
@@ -191,25 +224,25 @@ func decodeTypes(body []byte) ([]telemetry.Type, error) {
 
 // decoder returns the decoder of a stream's layout.
 func (r *registry) decoder(s *stream) (*wire.Decoder, error) {
-	if d, ok := r.decoders.get(s.layout); ok {
+	if d, ok := r.decoders.get(s.layout.key); ok {
 		return d, nil
 	}
-	d, err := wire.NewDecoder(s.deps, s.objs, r.cfg.Limits)
+	d, err := wire.NewDecoder(s.layout.deps, s.layout.objs, r.cfg.Limits)
 	if err != nil {
 		return nil, err
 	}
-	r.decoders.put(s.layout, d)
+	r.decoders.put(s.layout.key, d)
 	r.decoders.trim(r.cfg.MaxDecoders)
 	return d, nil
 }
 
 // dropDecoder forgets a decoder that a large block has blown up.
-func (r *registry) dropDecoder(s *stream) { r.decoders.remove(s.layout) }
+func (r *registry) dropDecoder(s *stream) { r.decoders.remove(s.layout.key) }
 
 // trim evicts what is over the bounds. It must be called when all that was seen is in the catalog.
 func (r *registry) trim() {
 	r.processes.trim(r.cfg.MaxProcesses)
-	r.streams.trim(r.cfg.MaxStreams)
+	r.trimStreams()
 	if len(r.absent) > r.cfg.MaxStreams {
 		clear(r.absent)
 	}
