@@ -5,7 +5,6 @@ package engine
 #include <errno.h>
 #include <stdatomic.h>
 #include <stddef.h>
-#include <stdint.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -13,7 +12,7 @@ package engine
 static _Atomic long mm_mapped; // bytes that DuckDB's allocator has from the kernel; it keeps what it once had
 static _Atomic long mm_limit;  // what it may have; 0 = all it wants
 
-// mmap and sbrk stand in front of the C library's for what is linked statically: the Go runtime, which never asks for
+// mmap stands in front of the C library's for what is linked statically: the Go runtime, which never asks for
 // memory without a reservation, and DuckDB's jemalloc, which does nothing else.
 void *mmap(void *at, size_t size, int prot, int flags, int fd, off_t offset) {
 	int counts = (prot & PROT_WRITE) && (flags & MAP_ANONYMOUS) && (flags & MAP_NORESERVE);
@@ -33,11 +32,9 @@ void *mmap(void *at, size_t size, int prot, int flags, int fd, off_t offset) {
 	return p;
 }
 
-// jemalloc's way out when mmap fails.
-void *sbrk(intptr_t increment) {
-	errno = ENOMEM;
-	return (void *)-1;
-}
+// The last word on jemalloc's settings: one pool of addresses, since it never gives any back and what lies in one pool
+// cannot serve another; and no way round mmap.
+const char *duckdb_je_malloc_conf_2_conf_harder = "narenas:1,oversize_threshold:0,dss:disabled";
 
 extern int duckdb_je_mallctl(const char *, void *, size_t *, void *, size_t) __attribute__((weak));
 
