@@ -165,7 +165,12 @@ func (s *Stack) openBus(ctx context.Context) error {
 	if err := s.connectBus(); err != nil {
 		return err
 	}
-	b, err := bus.Open(ctx, s.conn, archive.Generations{Catalog: s.catalog}, s.lake, bus.DefaultConfig(), s.log)
+	bc := bus.DefaultConfig()
+	var err error
+	if bc.Catalog, _, err = s.catalog.Setting(ctx, lake.SettingID); err != nil {
+		return err
+	}
+	b, err := bus.Open(ctx, s.conn, archive.Generations{Catalog: s.catalog}, s.lake, bc, s.log)
 	if err != nil {
 		return err
 	}

@@ -21,6 +21,10 @@ type Config struct {
 	ShardsPerClass int // streams of each class; may grow between starts, never shrink
 	Replicas       int // of each stream
 
+	// Catalog is the id of the catalog that positions are kept in. A stream is of one catalog; one of another is refused.
+	// Empty: whose a stream is, is not looked at.
+	Catalog string
+
 	MaxFrame       int           // bytes of a frame; lowered to the server's max_payload − 8 KiB
 	MaxWaiting     int           // records that wait for a shard's committer; more wait outside, without order
 	PublishTimeout time.Duration // from a frame's first try to its synced acknowledgement, retries included

@@ -58,8 +58,15 @@ func stateOf(info *jetstream.StreamInfo) streamState {
 	}
 }
 
+// catalogMetadata is where a stream says whose it is.
+const catalogMetadata = "micromegas-catalog"
+
 // streamConfig is how a shard's stream must be.
 func (b *Bus) streamConfig(s *shard, firstSeq uint64) jetstream.StreamConfig {
+	var metadata map[string]string
+	if b.cfg.Catalog != "" {
+		metadata = map[string]string{catalogMetadata: b.cfg.Catalog}
+	}
 	return jetstream.StreamConfig{
 		Name:       s.name,
 		Subjects:   []string{s.subject},
@@ -70,6 +77,7 @@ func (b *Bus) streamConfig(s *shard, firstSeq uint64) jetstream.StreamConfig {
 		Replicas:   b.cfg.Replicas,
 		DenyDelete: true, // frames leave from the head only
 		FirstSeq:   firstSeq,
+		Metadata:   metadata,
 		// The server reads the window's frames again when it starts, so it is no longer than a publisher retries.
 		Duplicates: max(2*b.cfg.PublishTimeout, 200*time.Millisecond),
 	}
@@ -215,7 +223,12 @@ func (b *Bus) ensureStream(ctx context.Context, s *shard, newest *Generation, ar
 	if err := checkStream(info.Config, want); err != nil {
 		return streamState{}, err
 	}
-	if got := info.Config; got.MaxBytes != want.MaxBytes || got.Replicas != want.Replicas || got.Duplicates != want.Duplicates {
+	bound := info.Config.Metadata[catalogMetadata]
+	if b.cfg.Catalog != "" && bound != "" && bound != b.cfg.Catalog {
+		return streamState{}, fmt.Errorf("stream %s belongs to another catalog: two data folders cannot share a bus, each would trim what the other has not archived", s.name)
+	}
+	if got := info.Config; got.MaxBytes != want.MaxBytes || got.Replicas != want.Replicas || got.Duplicates != want.Duplicates || bound != b.cfg.Catalog && b.cfg.Catalog != "" {
+		got.Metadata = want.Metadata
 		got.MaxBytes, got.Replicas, got.Duplicates = want.MaxBytes, want.Replicas, want.Duplicates
 		if _, err := b.js.UpdateStream(ctx, got); err != nil {
 			return streamState{}, fmt.Errorf("update stream %s: %w", s.name, err)

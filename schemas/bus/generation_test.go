@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -190,4 +191,24 @@ func TestFewerShardsAreRefused(t *testing.T) {
 		t.Error("one shard after two: no error")
 	}
 	e.Open(t, func(c *bus.Config) { c.ShardsPerClass = 3 })
+}
+
+// A bus is of one catalog: another one's positions would mean other frames, and it would trim what this one needs.
+func TestBusOfAnotherCatalogIsRefused(t *testing.T) {
+	e := bustest.NewEnv(t)
+	open := func(catalog string) error {
+		b, err := e.TryOpen(t, func(c *bus.Config) { c.Catalog = catalog })
+		if err == nil {
+			b.Close()
+		}
+		return err
+	}
+	for _, catalog := range []string{"", "mine", "mine", ""} { // a stream of before is adopted
+		if err := open(catalog); err != nil {
+			t.Fatalf("catalog %q: %v", catalog, err)
+		}
+	}
+	if err := open("other"); err == nil || !strings.Contains(err.Error(), "belongs to another catalog") {
+		t.Errorf("another catalog: %v", err)
+	}
 }

@@ -13,7 +13,8 @@ const IdentityKey = "catalog-id"
 
 // Settings of the catalog.
 const (
-	settingID    = "catalog_id" // made once
+	// SettingID holds the catalog's id, which Bind makes once.
+	SettingID    = "catalog_id"
 	settingBound = "lake_bound" // the bucket has the id
 )
 
@@ -30,7 +31,7 @@ type Settings interface {
 // that is not the one which the catalog was bound to. Without it a collection would take every object of the other
 // catalog for an orphan, and rows would name objects that are nowhere.
 func (l *Lake) Bind(ctx context.Context, s Settings) error {
-	id, err := s.PutSettingIfAbsent(ctx, settingID, uuid.NewString())
+	id, err := s.PutSettingIfAbsent(ctx, SettingID, uuid.NewString())
 	if err != nil {
 		return fmt.Errorf("bind lake: %w", err)
 	}
