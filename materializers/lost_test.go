@@ -71,7 +71,7 @@ func TestCollectedBodiesAreNotMissed(t *testing.T) {
 		cfg := config()
 		if late { // what comes after the stop is built from the backlog
 			cfg = lagging()
-			cfg.BacklogFrames = 1
+			cfg.BacklogBytes, cfg.BacklogFrames = 1, 1
 		}
 		cfg.CommitAge = 10 * time.Millisecond
 		m := newMaker(0)
@@ -80,7 +80,7 @@ func TestCollectedBodiesAreNotMissed(t *testing.T) {
 		stop := e.startViews(cfg)
 		m.postProcess(e)
 		m.postLog(e, body) // parked: its stream comes later
-		e.eventually("parking", func() bool { _, rows := e.parkedRows(); return rows == 1 }) // parked: its stream comes later
+		e.eventually("parking", func() bool { _, rows := e.parkedRows(); return rows == 1 })
 		stop()
 		m.postStreams(e)
 		m.postLog(e, body)
