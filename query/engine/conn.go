@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -31,8 +32,11 @@ type Hint struct {
 
 // link is a DuckDB connection and the instance that it keeps open.
 type link struct {
-	inst *instance
-	raw  duckdb.Connection
+	engine *Engine
+	inst   *instance
+	raw    duckdb.Connection
+	busy   atomic.Bool // a call is under way
+	over   atomic.Bool // the watch ended it
 }
 
 // interruptEvery is how often a running call is told to stop: DuckDB forgets an interrupt that
@@ -59,7 +63,12 @@ func (l *link) run(ctx context.Context, f func() *Error) error {
 			}
 		}
 	})
+	l.over.Store(false)
+	l.busy.Store(true)
+	l.engine.running.Add(1)
 	err := f()
+	l.engine.running.Add(-1)
+	l.busy.Store(false)
 	close(done)
 	if !stop() {
 		<-exited // nobody may touch the connection once run has returned
@@ -69,6 +78,8 @@ func (l *link) run(ctx context.Context, f func() *Error) error {
 		return nil
 	case err.fatal:
 		l.inst.kill()
+	case l.over.Load() && ctx.Err() == nil:
+		return l.engine.tooMuch()
 	case err.Class == Interrupted || ctx.Err() != nil:
 		return interrupted(ctx)
 	}
@@ -76,6 +87,7 @@ func (l *link) run(ctx context.Context, f func() *Error) error {
 }
 
 func (l *link) close() {
+	l.engine.leave(l)
 	duckdb.Disconnect(&l.raw)
 	l.inst.release()
 }
@@ -84,7 +96,7 @@ func (l *link) close() {
 // Result of it is open.
 type Conn struct {
 	engine *Engine
-	link   link
+	link   *link
 	closed bool
 }
 
@@ -95,7 +107,7 @@ func (c *Conn) Close() error {
 	}
 	c.closed = true
 	c.link.close()
-	trimMemory()
+	c.engine.trim()
 	<-c.engine.places
 	return nil
 }

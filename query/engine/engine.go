@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	duckdb "github.com/duckdb/duckdb-go-bindings"
 )
@@ -86,6 +87,11 @@ type Engine struct {
 
 	mu   sync.Mutex // guards inst
 	inst *instance
+
+	atStart int64        // bytes that the process held beside Go's heap
+	running atomic.Int64 // calls of DuckDB under way
+	linksMu sync.Mutex   // guards links, and their connections against being closed
+	links   map[*link]bool
 }
 
 // maxParsers bounds the statements that are parsed or folded at the same time.
@@ -106,6 +112,11 @@ func Open(cfg Config, log *slog.Logger) (*Engine, error) {
 		places: make(chan struct{}, cfg.MaxConcurrent),
 		idle:   make(chan *parser, maxParsers),
 		closed: make(chan struct{}),
+		links:  make(map[*link]bool),
+	}
+	if held, ok := heldOutsideGo(); ok {
+		e.atStart = held
+		go e.watch(held + cfg.MemoryLimit + memorySlack(cfg.MemoryLimit))
 	}
 	for range maxParsers {
 		e.idle <- &parser{engine: e}
@@ -151,7 +162,7 @@ func (e *Engine) Conn(ctx context.Context) (*Conn, error) {
 		<-e.places
 		return nil, err
 	}
-	return &Conn{engine: e, link: link{inst: inst, raw: *raw}}, nil
+	return &Conn{engine: e, link: e.enter(&link{engine: e, inst: inst, raw: *raw})}, nil
 }
 
 // connect opens a DuckDB connection, on a new instance when the last one died.

@@ -3,6 +3,9 @@ package engine
 /*
 #define _GNU_SOURCE
 #include <errno.h>
+#if defined(__GLIBC__) || __has_include(<malloc.h>)
+#include <malloc.h>
+#endif
 #include <stdatomic.h>
 #include <stddef.h>
 #include <sys/mman.h>
@@ -45,12 +48,24 @@ static void mm_purge(void) {
 	}
 }
 
+// mm_trim has the C library give its unused pages back.
+static void mm_trim(void) {
+#ifdef __GLIBC__
+	malloc_trim(0);
+#endif
+}
+
 static void mm_set_limit(long limit) { atomic_store(&mm_limit, limit); }
-static long mm_now(void) { return atomic_load(&mm_mapped); }
 */
 import "C"
 
-import "sync"
+import (
+	"bytes"
+	"os"
+	"runtime/metrics"
+	"strconv"
+	"sync"
+)
 
 // DuckDB's memory limit counts its buffers only: texts and lists that functions make come on top, without a bound. A
 // statement of a line could ask for more memory than the machine has, in one step that no interrupt reaches. All of it
@@ -73,11 +88,29 @@ func boundMemory(bytes int64) {
 	C.mm_set_limit(C.long(allocator.limit))
 }
 
-// trimMemory gives back what a query left behind, when it is much: otherwise it would stand in the way of the next.
+// trimMemory gives unused memory of both allocators back to the kernel.
 func trimMemory() {
 	allocator.mu.Lock()
 	defer allocator.mu.Unlock()
-	if int64(C.mm_now()) > allocator.limit/2 {
-		C.mm_purge()
+	C.mm_purge()
+	C.mm_trim()
+}
+
+// heldOutsideGo returns the resident bytes of the process without those of Go's heap and runtime.
+func heldOutsideGo() (int64, bool) {
+	text, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0, false
 	}
+	fields := bytes.Fields(text)
+	if len(fields) < 2 {
+		return 0, false
+	}
+	pages, err := strconv.ParseInt(string(fields[1]), 10, 64)
+	if err != nil {
+		return 0, false
+	}
+	sizes := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
+	metrics.Read(sizes)
+	return pages*int64(os.Getpagesize()) - int64(sizes[0].Value.Uint64()-sizes[1].Value.Uint64()), true
 }

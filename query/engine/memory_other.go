@@ -9,3 +9,5 @@ func memorySlack(int64) int64 { return 0 }
 func boundMemory(int64) {}
 
 func trimMemory() {}
+
+func heldOutsideGo() (int64, bool) { return 0, false }

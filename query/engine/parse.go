@@ -26,7 +26,7 @@ func (p *parser) open() error {
 	if err != nil {
 		return err
 	}
-	p.link = &link{inst: inst, raw: *raw}
+	p.link = p.engine.enter(&link{engine: p.engine, inst: inst, raw: *raw})
 	p.stmts = make(map[string]duckdb.PreparedStatement)
 	return nil
 }
