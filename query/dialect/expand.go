@@ -72,7 +72,7 @@ func (r *rewriter) expand(n, fn *node, name, alias string, e env, f *frame) (*no
 		}
 	}
 	out := derivedTable(n, alias, statements[0].get("node"))
-	f.enter(out, alias, columns)
+	f.enter(out, alias, columns, plain(maxTableColumns))
 	return out, nil
 }
 

@@ -9,7 +9,7 @@ import (
 // writes; DuckDB's own limit on the depth of an expression is 1000.
 const (
 	maxStatementBytes = 1 << 20 // of text
-	maxNesting        = 1000    // of parentheses, brackets and braces
+	maxNesting        = 200     // of parentheses, brackets and braces
 	maxTokens         = 200_000
 	maxWithinGroups   = 500 // each moves the tokens behind it
 )

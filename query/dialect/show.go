@@ -25,7 +25,7 @@ func (r *rewriter) internalTable(n *node, f *frame, name, alias string) (*node, 
 	}
 	r.needInternal(Internal(i))
 	out := baseTableNode(n, Internal(i).ViewName(), alias)
-	f.enter(out, alias, nil)
+	f.enter(out, alias, nil, plain(maxTableColumns))
 	return out, nil
 }
 

@@ -118,7 +118,7 @@ func (r *rewriter) tableFunction(n *node, e env, f *frame) (*node, error) {
 			}
 			columns = []Column{{Name: "value"}}
 		}
-		f.enter(n, alias, columns)
+		f.enter(n, alias, columns, r.engineShape(fn, f))
 		return n, nil
 	}
 	sig, ok := signatureOf(name)
@@ -135,7 +135,7 @@ func (r *rewriter) tableFunction(n *node, e env, f *frame) (*node, error) {
 		columns = tableColumns(t)
 	}
 	out := baseTableNode(n, view, alias)
-	f.enter(out, alias, columns)
+	f.enter(out, alias, columns, plain(maxTableColumns))
 	return out, nil
 }
 
@@ -233,7 +233,7 @@ func (r *rewriter) viewInstance(n, fn *node, alias string, e env, f *frame) (*no
 		r.st.Instances = append(r.st.Instances, InstanceRef{Set: set, ID: id, ViewName: view, Table: t})
 	}
 	out := baseTableNode(n, view, alias)
-	f.enter(out, alias, tableColumns(t))
+	f.enter(out, alias, tableColumns(t), plain(len(t.Columns)))
 	return out, nil
 }
 

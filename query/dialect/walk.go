@@ -28,6 +28,8 @@ type rewriter struct {
 	st     *Statement
 	seen   map[string]bool // views listed in st
 	first  *Statement      // of the second look: the statement that was printed
+	shape  shape           // of the query that was walked last
+	widest int             // fields of the largest column of any query so far
 
 	selects, ctes, relations int
 }
@@ -52,6 +54,7 @@ func (s *scope) find(name string) (relation, bool) {
 type relation struct {
 	name    string
 	columns []Column // nil = unknown
+	shape   shape
 }
 
 // frame is the FROM clause of one SELECT.
@@ -98,22 +101,32 @@ func (r *rewriter) query(n *node, e env, top bool) ([]Column, error) {
 		if err != nil {
 			return nil, err
 		}
+		left := r.shape
 		if _, err := r.query(n.get("right"), e, top); err != nil {
 			return nil, err
 		}
-		return mergeable(columns), r.others(n, e, "type", "cte_map", "left", "right")
+		both := left.and(r.shape) // BY NAME has the columns of both
+		if err := r.others(n, e, "type", "cte_map", "left", "right"); err != nil {
+			return nil, err
+		}
+		r.shape = both
+		return mergeable(columns), nil
 	case "RECURSIVE_CTE_NODE":
 		columns, err := r.query(n.get("left"), e, false)
 		if err != nil {
 			return nil, err
 		}
 		name := n.str("cte_name")
-		right := e
-		right.ctes = &scope{parent: e.ctes, relation: relation{name: name}}
+		right, left := e, r.shape
+		right.ctes = &scope{parent: e.ctes, relation: relation{name: name, shape: left}}
 		if _, err := r.query(n.get("right"), right, false); err != nil {
 			return nil, err
 		}
-		return mergeable(columns), r.others(n, e, "type", "cte_map", "left", "right")
+		if err := r.others(n, e, "type", "cte_map", "left", "right"); err != nil {
+			return nil, err
+		}
+		r.shape = left
+		return mergeable(columns), nil
 	default:
 		return nil, fmt.Errorf("walk query: %w", r.fault(n, planError("queries of the form %s are not supported", kind)))
 	}
@@ -142,7 +155,7 @@ func (r *rewriter) withCTEs(n *node, e env) (env, error) {
 		if err != nil {
 			return e, err
 		}
-		e.ctes = &scope{parent: e.ctes, relation: relation{name, renamed(columns, value.list("aliases"))}}
+		e.ctes = &scope{parent: e.ctes, relation: relation{name, renamed(columns, value.list("aliases")), r.shape}}
 		if err := r.others(value, e, "query", "aliases", "materialized"); err != nil {
 			return e, err
 		}
@@ -183,11 +196,19 @@ func (r *rewriter) selectNode(n *node, e env, top bool) ([]Column, error) {
 		return nil, err
 	}
 	n.set("from_table", from)
+	size, err := r.sizeOf(n.list("select_list"), f)
+	if err != nil {
+		return nil, err
+	}
 	columns, err := r.selectList(n, e, top)
 	if err != nil {
 		return nil, err
 	}
-	return columns, r.others(n, e, "type", "cte_map", "from_table", "select_list")
+	if err := r.others(n, e, "type", "cte_map", "from_table", "select_list"); err != nil {
+		return nil, err
+	}
+	r.shape = size
+	return columns, nil
 }
 
 // selectList walks the items, names them, and says what is known of each.
@@ -301,12 +322,12 @@ func (r *rewriter) table(n *node, e env, f *frame) (*node, error) {
 		if err != nil {
 			return nil, err
 		}
-		f.enter(n, n.str("alias"), columns)
+		f.enter(n, n.str("alias"), columns, r.shape)
 		return n, r.others(n, e, "type", "subquery", "column_name_alias", "sample")
 	case "JOIN":
 		return r.join(n, e, f)
 	case "EXPRESSION_LIST":
-		f.enter(n, n.str("alias"), nil)
+		f.enter(n, n.str("alias"), nil, r.valuesShape(n, f))
 		return n, r.others(n, e, "type", "expected_types", "expected_names")
 	case "SHOW_REF":
 		return nil, r.fault(n, planError("SHOW, DESCRIBE and SUMMARIZE cannot be part of a query"))
@@ -316,7 +337,7 @@ func (r *rewriter) table(n *node, e env, f *frame) (*node, error) {
 }
 
 // enter adds a relation with the names that the FROM clause gives its columns.
-func (f *frame) enter(n *node, name string, columns []Column) {
+func (f *frame) enter(n *node, name string, columns []Column, size shape) {
 	differs := func(c Column) bool { return c.Duration || c.Minus } // true of the item that computes it only
 	if slices.ContainsFunc(columns, differs) {
 		columns = slices.Clone(columns)
@@ -324,7 +345,7 @@ func (f *frame) enter(n *node, name string, columns []Column) {
 			columns[i].Duration, columns[i].Minus = false, false
 		}
 	}
-	f.relations = append(f.relations, relation{name, renamed(columns, n.list("column_name_alias"))})
+	f.relations = append(f.relations, relation{name, renamed(columns, n.list("column_name_alias")), size})
 }
 
 func (r *rewriter) join(n *node, e env, f *frame) (*node, error) {
@@ -359,7 +380,7 @@ func (r *rewriter) baseTable(n *node, e env, f *frame) (*node, error) {
 	}
 	if catalog == "" && schema == "" {
 		if cte, ok := e.ctes.find(name); ok {
-			f.enter(n, alias, cte.columns)
+			f.enter(n, alias, cte.columns, cte.shape)
 			return n, nil
 		}
 	}
@@ -379,7 +400,7 @@ func (r *rewriter) baseTable(n *node, e env, f *frame) (*node, error) {
 		n.set("schema_name", quote(""))
 	}
 	if r.opts.internal && r.isView(name) {
-		f.enter(n, alias, nil)
+		f.enter(n, alias, nil, plain(maxTableColumns))
 		return n, nil
 	}
 	t, ok := r.names.Table(name)
@@ -390,7 +411,7 @@ func (r *rewriter) baseTable(n *node, e env, f *frame) (*node, error) {
 		r.seen[name] = true
 		r.st.Tables = append(r.st.Tables, TableRef{Name: name, ViewName: name, Table: t})
 	}
-	f.enter(n, alias, tableColumns(t))
+	f.enter(n, alias, tableColumns(t), plain(len(t.Columns)))
 	return n, nil
 }
 
