@@ -51,6 +51,7 @@ type fileCopy struct {
 	crc     uint32
 	size    int64
 	checked bool
+	coming  bool // counted, and its file is not in place yet: its fetch is under way
 	used    time.Time
 }
 
@@ -128,7 +129,7 @@ func (c *copies) path(ctx context.Context, key string) (string, error) {
 func (c *copies) lookup(id string) (string, bool) {
 	c.mu.Lock()
 	e, ok := c.byID[id]
-	if !ok {
+	if !ok || e.Value.(*fileCopy).coming {
 		c.mu.Unlock()
 		return "", false
 	}
@@ -165,7 +166,7 @@ func (c *copies) fetch(ctx context.Context, key string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	f := &fileCopy{id: copyID(key), crc: crc32.Checksum(data, castagnoli), size: int64(len(data)), checked: true, used: time.Now()}
+	f := &fileCopy{id: copyID(key), crc: crc32.Checksum(data, castagnoli), size: int64(len(data)), checked: true, coming: true, used: time.Now()}
 	c.mu.Lock()
 	ok := c.evict(f.size, f.used)
 	if ok {
@@ -176,9 +177,11 @@ func (c *copies) fetch(ctx context.Context, key string) (string, error) {
 		return "", ErrCacheFull
 	}
 	path := filepath.Join(c.dir, f.name())
-	if err := c.write(path, data); err != nil {
-		c.mu.Lock()
-		defer c.mu.Unlock()
+	err = c.write(path, data)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f.coming = false
+	if err != nil {
 		if e, ok := c.byID[f.id]; ok && e.Value == f {
 			c.drop(e)
 		}
