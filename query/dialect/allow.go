@@ -174,6 +174,18 @@ var valueNames = sync.OnceValue(func() map[string]bool {
 	return wordSet(`current_user session_user current_role current_catalog current_schema current_database current_query`)
 })
 
+// castTypes are the types that a cast may name. VARIANT is not among them: DuckDB makes it of JSON by recursion, and a deep
+// document would end the process.
+var castTypes = sync.OnceValue(func() map[string]bool {
+	set := wordSet(`BOOLEAN TINYINT SMALLINT INTEGER BIGINT HUGEINT UTINYINT USMALLINT UINTEGER UBIGINT UHUGEINT BIGNUM FLOAT DOUBLE
+		DECIMAL VARCHAR CHAR BLOB BIT DATE TIME TIME_NS TIMESTAMP TIMESTAMP_S TIMESTAMP_MS TIMESTAMP_NS INTERVAL UUID LIST ARRAY
+		STRUCT MAP UNION ENUM`)
+	for _, id := range [...]string{"TIME WITH TIME ZONE", "TIMESTAMP WITH TIME ZONE", "NULL"} {
+		set[id] = true
+	}
+	return set
+})
+
 // allowedTypes are the names of types in casts that the parser does not know by itself.
 var allowedTypes = sync.OnceValue(func() map[string]string {
 	return map[string]string{"float64": "DOUBLE", "float32": "FLOAT", "json": "", "utf8": "VARCHAR", "int64": "BIGINT"}

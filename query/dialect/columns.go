@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/micromegas-go/micromegas/schemas/tables"
 )
@@ -66,6 +68,18 @@ func (f *frame) star(n *node) ([]Column, bool) {
 		}
 	}
 	return columns, found
+}
+
+// mayHave says whether a column called name can be in reach.
+func (f *frame) mayHave(name string) bool {
+	for ; f != nil; f = f.parent {
+		for _, r := range f.relations {
+			if r.columns == nil || slices.ContainsFunc(r.columns, func(c Column) bool { return strings.EqualFold(c.Name, name) }) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // column describes a select item as the client wrote it.

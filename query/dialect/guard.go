@@ -13,7 +13,7 @@ func (r *rewriter) expression(n *node, e env) (*node, error) {
 	case "CONSTANT":
 		return r.patchConstant(n), nil
 	case "COLUMN_REF":
-		return r.columnRef(n)
+		return r.columnRef(n, e)
 	case "FUNCTION", "WINDOW":
 		if err := r.function(n); err != nil {
 			return nil, err
@@ -141,7 +141,7 @@ func (r *rewriter) noFunction(name string) *Error {
 }
 
 // columnRef refuses the words that the engine takes for functions, and makes others of them calls.
-func (r *rewriter) columnRef(n *node) (*node, error) {
+func (r *rewriter) columnRef(n *node, e env) (*node, error) {
 	names := n.list("column_names")
 	if len(names) == 0 {
 		return nil, r.fault(n, planError("column without a name"))
@@ -151,7 +151,7 @@ func (r *rewriter) columnRef(n *node) (*node, error) {
 		switch lower := lowerASCII(first); {
 		case lower == "current_timestamp" || lower == "localtimestamp":
 			return call(n, "now"), nil
-		case valueNames()[lower]:
+		case valueNames()[lower], lower == "user" && !e.frame.mayHave("user"):
 			return nil, r.fault(n, r.noFunction(lower))
 		}
 		return n, nil
@@ -190,6 +190,9 @@ func (r *rewriter) checkType(n, t *node) error {
 			*t = *typeOf(id)
 		}
 		return nil
+	}
+	if !castTypes()[t.str("id")] {
+		return r.fault(n, planError("type '%s' is not supported", clip(t.str("id"), 64)))
 	}
 	return r.checkInnerTypes(n, info)
 }

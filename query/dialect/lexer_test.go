@@ -82,6 +82,7 @@ func TestLexerRefuses(t *testing.T) {
 	f("SELECT /* a /* b */", "unterminated /* comment", 1, 8)
 	f("SELECT 1;\nSELECT 2", "only one statement per query", 1, 9)
 	f("SELECT \x00", "zero byte", 1, 8)
+	f("SELECT a"+strings.Repeat(" OR a", 10_001), "more than 10000 AND and OR", 1, 9+5*10_000+1)
 	f(strings.Repeat("(", maxNesting+1), "nest deeper than 200", 1, maxNesting+1)
 	f(strings.Repeat(" ", maxStatementBytes)+"1", "longer than the limit", 0, 0)
 	f(strings.Repeat("a ", maxTokens+1), "tokens", 0, 0)

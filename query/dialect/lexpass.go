@@ -11,7 +11,8 @@ const (
 	maxStatementBytes = 1 << 20 // of text
 	maxNesting        = 200     // of parentheses, brackets and braces
 	maxTokens         = 200_000
-	maxWithinGroups   = 500 // each moves the tokens behind it
+	maxConjunctions   = 10_000 // of AND and OR: the time to parse them grows with their square
+	maxWithinGroups   = 500    // each moves the tokens behind it
 )
 
 // lexed is a statement after the lexer pass.
@@ -38,6 +39,9 @@ func lexPass(sql string) (*lexed, *Error) {
 	}
 	l := &lexed{sql: sql, tokens: tokens}
 	if err := l.oneStatement(); err != nil {
+		return nil, err
+	}
+	if err := l.checkConjunctions(); err != nil {
 		return nil, err
 	}
 	if err := l.checkNesting(); err != nil {
@@ -68,6 +72,19 @@ func (l *lexed) oneStatement() *Error {
 			}
 			e = e.at(l.sql, t.start)
 			return e
+		}
+	}
+	return nil
+}
+
+func (l *lexed) checkConjunctions() *Error {
+	found := 0
+	for i := range l.tokens {
+		if t := &l.tokens[i]; t.is("and") || t.is("or") {
+			if found++; found > maxConjunctions {
+				e := syntaxError(l.sql, t.start, fmt.Sprintf("more than %d AND and OR", maxConjunctions))
+				return e.withHint("write x IN (…) in place of x = … OR x = …")
+			}
 		}
 	}
 	return nil

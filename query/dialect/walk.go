@@ -43,7 +43,7 @@ type scope struct {
 // find returns the CTE called name. Names compare as the engine compares them.
 func (s *scope) find(name string) (relation, bool) {
 	for ; s != nil; s = s.parent {
-		if strings.EqualFold(s.relation.name, name) {
+		if lowerASCII(s.relation.name) == lowerASCII(name) {
 			return s.relation, true
 		}
 	}

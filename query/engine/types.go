@@ -25,6 +25,9 @@ func plan(names []string, types []duckdb.LogicalType, opts QueryOptions) (*arrow
 			hint = opts.Hints[i]
 		}
 		t, c, err := p.column(types[i], hint.Type)
+		if err == nil && depthOf(t) > maxDepth {
+			err = &Error{Class: Bind, Message: fmt.Sprintf("types nested deeper than %d cannot be sent; cast the value to VARCHAR", maxDepth), Position: -1}
+		}
 		if err != nil {
 			err.Message = fmt.Sprintf("column %q: %s", name, err.Message)
 			return nil, nil, err
@@ -33,6 +36,20 @@ func plan(names []string, types []duckdb.LogicalType, opts QueryOptions) (*arrow
 		columns[i] = c
 	}
 	return arrow.NewSchema(fields, nil), columns, nil
+}
+
+// maxDepth is how deep lists and structs may nest: clients read no message that is deeper than Arrow's 64.
+const maxDepth = 60
+
+// depthOf returns the levels of a type.
+func depthOf(t arrow.DataType) int {
+	deepest := 0
+	if nested, ok := t.(arrow.NestedType); ok {
+		for _, f := range nested.Fields() {
+			deepest = max(deepest, depthOf(f.Type))
+		}
+	}
+	return deepest + 1
 }
 
 type planner struct{ dictionaries bool }
