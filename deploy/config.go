@@ -161,7 +161,8 @@ func (c *Config) Validate() error {
 	if c.ObjectStoreURI != "" {
 		u, err := url.Parse(c.ObjectStoreURI)
 		if err != nil || (u.Scheme != "file" && u.Scheme != "mem") {
-			fail(fmt.Sprintf("the object store %q cannot be opened", c.ObjectStoreURI), "use file:///folder or mem://")
+			scheme, _, _ := strings.Cut(c.ObjectStoreURI, ":") // the rest may hold a secret
+			fail(fmt.Sprintf("the object store of scheme %q cannot be opened", scheme), "use file:///folder or mem://")
 		}
 	}
 	if c.QueryMemory < minQueryMemory {

@@ -381,7 +381,15 @@ func (s *Stack) startHTTP(context.Context) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /health", s.serveHealth)
 	mux.HandleFunc("GET /ready", s.serveReady)
-	mux.HandleFunc("GET /status", s.serveStatus)
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
+		if keys != nil {
+			if _, err := keys.Check(r.Header.Get("Authorization")); err != nil {
+				http.Error(w, err.Error(), http.StatusUnauthorized)
+				return
+			}
+		}
+		s.serveStatus(w, r)
+	})
 	if s.cfg.hasRole(RoleGateway) {
 		s.gateway = gateway.New(gc, s.bus, s.catalog, keys, s.space, s.log)
 		mux.Handle("/ingestion/", s.gateway.Handler(builtinProtocols()...))
