@@ -3,6 +3,7 @@ package deploy_test
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"io"
 	"io/fs"
 	"net/http"
@@ -52,7 +53,7 @@ func (p *process) call(ctx context.Context, conn *grpc.ClientConn, method, autho
 	if err != nil {
 		return status.Code(err)
 	}
-	if err := s.SendMsg(&emptypb.Empty{}); err != nil && err != io.EOF {
+	if err := s.SendMsg(&emptypb.Empty{}); err != nil && !errors.Is(err, io.EOF) {
 		return status.Code(err)
 	}
 	if err := s.CloseSend(); err != nil {

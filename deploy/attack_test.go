@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -38,12 +39,9 @@ func (h *hostile) send(name, route string, body []byte, want ...int) {
 		h.t.Errorf("%s: %v", name, err)
 		return
 	}
-	for _, w := range want {
-		if code == w {
-			return
-		}
+	if !slices.Contains(want, code) {
+		h.t.Errorf("%s: status %d, want %v", name, code, want)
 	}
-	h.t.Errorf("%s: status %d, want %v", name, code, want)
 }
 
 // block is a block of the writer's stream with n objects.

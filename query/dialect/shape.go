@@ -100,12 +100,7 @@ func holdsStar(n *node) bool {
 			return true
 		}
 	}
-	for _, item := range n.items {
-		if holdsStar(item) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(n.items, holdsStar)
 }
 
 // makers are the functions whose result holds several arguments side by side.
