@@ -1,5 +1,7 @@
 package dialect
 
+import "slices"
+
 // A few lines can name more columns than any engine can bind: SELECT *, * FROM (SELECT *, * FROM …) doubles them at each
 // level, and so do structs of structs their fields. Binding cannot be interrupted, so the size of each relation is
 // estimated from above before the engine sees the statement.
