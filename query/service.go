@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"regexp"
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -186,11 +187,31 @@ func (r *run) open(ctx context.Context) (warnings []string, err error) {
 	}
 	for _, v := range views {
 		if err := r.conn.Exec(ctx, v); err != nil {
-			return nil, fmt.Errorf("make a relation: %w", err)
+			return nil, r.badRelation(ctx, v, err)
 		}
 	}
 	r.phase = phasePlan
 	return warnings, nil
+}
+
+// filePaths matches the files that a relation of our own reads.
+var filePaths = regexp.MustCompile(`'(/[^']+\.parquet)'`)
+
+// badRelation explains why a relation of our own cannot be made: one of its files is gone or damaged, which is never the
+// client's fault. It looks for the file, since not every message of the engine names it.
+func (r *run) badRelation(ctx context.Context, sql string, err error) error {
+	var fault *engine.Error
+	if ctx.Err() != nil || !errors.As(err, &fault) || fault.Class == engine.Resource || fault.Class == engine.Interrupted {
+		return fmt.Errorf("make a relation: %w", err)
+	}
+	name := ""
+	for _, path := range filePaths.FindAllStringSubmatch(sql, -1) {
+		if _, err := r.conn.Describe(ctx, "SELECT * FROM "+scan(path[1:]), engine.QueryOptions{}); err != nil {
+			name = path[1] + ": "
+			break
+		}
+	}
+	return &Error{Code: codeInternal, Message: "External error: a file of the lake cannot be read: " + name + fault.Message, Err: err}
 }
 
 // fail turns an error into the one that the caller gets.

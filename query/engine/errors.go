@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -142,8 +143,20 @@ func plainError(text string) *Error {
 	return e
 }
 
+// damage begins the messages about files that are not what they should be. A statement cannot name files, so it is never
+// the statement's fault.
+var damage = [...]string{"Failed to read file ", "TProtocolException", "No magic bytes found", "Don't know what type", "ZSTD Decompression", "No data to read", "Couldn't deserialize thrift"}
+
+func isDamage(message string) bool {
+	return slices.ContainsFunc(damage[:], func(d string) bool { return strings.HasPrefix(strings.ToLower(message), strings.ToLower(d)) }) ||
+		strings.HasSuffix(message, "too small to be a Parquet file")
+}
+
 func (e *Error) classify(kind string) {
 	e.Class = classes[kind]
+	if isDamage(e.Message) {
+		e.Class = Internal
+	}
 	e.fatal = kind == "FATAL" || kind == "Fatal"
 	switch {
 	case strings.HasPrefix(e.Message, limitPrefix):

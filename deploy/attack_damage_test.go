@@ -1,0 +1,366 @@
+package deploy_test
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// perBlock tells what each block's rows look like.
+const perBlock = "SELECT block_id, count(*), min(level), max(level), count(DISTINCT msg), min(time), max(time) FROM log_entries GROUP BY 1"
+
+// filled serves on dir with the blocks of a writer that are archived and in the views, then stops. It returns the rows of
+// perBlock.
+func filled(t *testing.T, dir string) map[string]bool {
+	t.Helper()
+	p := startServe(t, dir)
+	w := newWriter(20)
+	if err := w.register(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); w.run(ctx, p, 4) }()
+	eventually(t, 20*time.Second, "blocks", func() bool { return w.ackedCount() > 200 })
+	cancel()
+	<-done
+	checkAcked(t, p, w)
+	blocks := map[string]bool{}
+	for _, r := range p.mustQuery(perBlock) {
+		blocks[r] = true
+	}
+	p.stop()
+	return blocks
+}
+
+// files returns the files below dir whose names end so, largest first.
+func files(t *testing.T, dir, suffix string) []string {
+	t.Helper()
+	var found []string
+	var best int64
+	err := filepath.WalkDir(dir, func(name string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() || !strings.HasSuffix(name, suffix) {
+			return err
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		if info.Size() > best {
+			best, found = info.Size(), append([]string{name}, found...)
+		} else {
+			found = append(found, name)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// flip changes one bit of a file.
+func flip(t *testing.T, name string, at int64) {
+	t.Helper()
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b := make([]byte, 1)
+	if _, err := f.ReadAt(b, at); err != nil {
+		t.Fatal(err)
+	}
+	b[0] ^= 0x10
+	if _, err := f.WriteAt(b, at); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// rows reads all rows of the writer, as text.
+const allRows = "SELECT block_id, time, level, target, msg FROM log_entries ORDER BY 2, 5"
+
+// TestDamagedViewsAreNoticed flips bits in a Parquet file: a query gives the right rows or a typed error, and others go on.
+func TestDamagedViewsAreNoticed(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts servers; run without -short")
+	}
+	dir := newDataDir(t)
+	filled(t, dir)
+	p := startServe(t, dir)
+	want := strings.Join(p.mustQuery(allRows), "\n")
+	name := files(t, filepath.Join(dir, "lake", "views", "log_entries"), ".parquet")[0]
+	sound, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rng := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1))
+	noticed := 0
+	for range 60 {
+		at := rng.Int64N(int64(len(sound)))
+		flip(t, name, at)
+		_, got, err := p.query(t.Context(), allRows)
+		switch {
+		case err != nil:
+			noticed++
+			if code := status.Code(err); code != codes.Internal && code != codes.DataLoss && code != codes.Unavailable {
+				t.Errorf("bit at %d: %v", at, err)
+			}
+			if !strings.Contains(err.Error(), "query_id=") {
+				t.Errorf("bit at %d: the error %v has no id", at, err)
+			}
+		case strings.Join(got, "\n") != want:
+			t.Errorf("bit at %d of %d gives other rows without an error", at, len(sound))
+		}
+		if err := os.WriteFile(name, sound, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("%d of 60 flips noticed, the others without effect", noticed)
+
+	// A file that is gone, or cut.
+	for what, change := range map[string]func() error{
+		"cut":   func() error { return os.WriteFile(name, sound[:len(sound)/2], 0o644) },
+		"empty": func() error { return os.WriteFile(name, nil, 0o644) },
+		"gone":  func() error { return os.Remove(name) },
+	} {
+		if err := change(); err != nil {
+			t.Fatal(err)
+		}
+		_, _, err := p.query(t.Context(), allRows)
+		if code := status.Code(err); code == codes.OK || code == codes.InvalidArgument || !strings.Contains(err.Error(), filepath.Base(name)) {
+			t.Errorf("a file that is %s: %v", what, err)
+		}
+		if n := p.count("SELECT count(*) FROM processes"); n != 1 {
+			t.Errorf("another query sees %d processes", n)
+		}
+		if err := os.WriteFile(name, sound, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := strings.Join(p.mustQuery(allRows), "\n"); got != want {
+		t.Error("the rows are not back")
+	}
+	p.stop()
+}
+
+// TestDamagedFoldersStartOrSayWhy flips bits in the files of a stopped server: it starts again and loses nothing without
+// a word, or says what is wrong.
+func TestDamagedFoldersStartOrSayWhy(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts servers; run without -short")
+	}
+	source := newDataDir(t)
+	blocks := filled(t, source)
+	rng := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 3))
+	for what, suffix := range map[string]string{"catalog": "catalog.db", "bus": ".blk", "pack": ".pack", "index of the bus": "index.db", "settings of the bus": "meta.inf"} {
+		for round := range 3 {
+			t.Run(what+" "+strconv.Itoa(round), func(t *testing.T) {
+				dir := newDataDir(t)
+				if err := os.CopyFS(dir, os.DirFS(source)); err != nil {
+					t.Fatal(err)
+				}
+				found := files(t, dir, suffix)
+				if len(found) == 0 {
+					t.Skip("there is none")
+				}
+				info, err := os.Stat(found[0])
+				if err != nil || info.Size() == 0 {
+					t.Skip("it is empty")
+				}
+				at := rng.Int64N(info.Size())
+				flip(t, found[0], at)
+				checkDamaged(t, dir, blocks, what+", bit at "+strconv.FormatInt(at, 10)+" of "+filepath.Base(found[0]))
+			})
+		}
+	}
+}
+
+// checkDamaged starts a server on a damaged folder and looks for rows that are wrong or missing without a word.
+func checkDamaged(t *testing.T, dir string, blocks map[string]bool, what string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary(t), serveArgs(dir)...)
+	log := filepath.Join(t.TempDir(), "serve.log")
+	out, err := os.Create(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	cmd.Stderr = out
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p := &process{t: t, cmd: cmd, dir: dir, log: log, exited: make(chan struct{})}
+	ready := make(chan error, 1)
+	go p.readAddresses(stdout, ready)
+	defer p.kill()
+	if err := <-ready; err != nil {
+		if text := p.logTail(); !strings.Contains(text, "micromegas serve: start ") || strings.Contains(text, "panic") || strings.Contains(text, "goroutine ") {
+			t.Errorf("%s: serve ends without a reason: %v\n%s", what, err, text)
+		} else {
+			t.Logf("%s: %s", what, text[strings.LastIndex(text, "micromegas serve:"):])
+		}
+		return
+	}
+	_, rows, err := p.query(ctx, perBlock)
+	if err != nil {
+		if code := status.Code(err); code == codes.Unknown || code == codes.InvalidArgument {
+			t.Errorf("%s: %v", what, err)
+		}
+		t.Logf("%s: queries fail: %v", what, err)
+		return
+	}
+	seen := 0
+	for _, r := range rows {
+		if !blocks[r] {
+			t.Errorf("%s: wrong row %s", what, r)
+		}
+		seen++
+	}
+	if seen < len(blocks) && !strings.Contains(p.logTail(), "level=WARN") && !strings.Contains(p.logTail(), "level=ERROR") {
+		t.Errorf("%s: %d of %d blocks, and nothing is logged", what, seen, len(blocks))
+	}
+}
+
+// refusesToStart runs serve and returns what it said, which must come within seconds.
+func refusesToStart(t *testing.T, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, binary(t), args...).CombinedOutput()
+	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 1 {
+		t.Errorf("serve %q: %v\n%s", args, err, out)
+	}
+	if strings.Contains(string(out), "goroutine ") {
+		t.Errorf("serve %q panics:\n%s", args, out)
+	}
+	return string(out)
+}
+
+// TestServeSaysWhyItDoesNotStart tries folders and addresses that cannot be used.
+func TestServeSaysWhyItDoesNotStart(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	garbage := t.TempDir()
+	if err := os.WriteFile(filepath.Join(garbage, "catalog.db"), []byte(strings.Repeat("no database ", 1000)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	busFile := t.TempDir()
+	if err := os.WriteFile(filepath.Join(busFile, "bus"), []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	lakeFile := t.TempDir()
+	if err := os.WriteFile(filepath.Join(lakeFile, "lake"), []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		args []string
+		want []string
+	}{
+		"a port in use":               {[]string{"serve", "--data", t.TempDir(), "--http", taken.Addr().String(), "--flight", "127.0.0.1:0"}, []string{"HTTP", taken.Addr().String(), "in use"}},
+		"a SQL port in use":           {[]string{"serve", "--data", t.TempDir(), "--http", "127.0.0.1:0", "--flight", taken.Addr().String()}, []string{"FlightSQL", taken.Addr().String(), "in use"}},
+		"a folder that is a file":     {serveArgs(file), []string{"data folder", file}},
+		"a folder in a file":          {serveArgs(filepath.Join(file, "data")), []string{"data folder", file}},
+		"a catalog that is none":      {serveArgs(garbage), []string{"catalog", "catalog.db"}},
+		"a bus folder that is a file": {serveArgs(busFile), []string{"bus"}},
+		"a lake that is a file":       {serveArgs(lakeFile), []string{"lake"}},
+		"an empty name":               {serveArgs(""), []string{"--data"}},
+		"a folder in /proc":           {serveArgs("/proc/micromegas"), []string{"data folder", "/proc/micromegas"}},
+	} {
+		out := refusesToStart(t, c.args...)
+		for _, want := range c.want {
+			if !strings.Contains(out, want) {
+				t.Errorf("%s: the message lacks %q: %s", name, want, out)
+			}
+		}
+	}
+}
+
+// TestSignalsUnderLoad stops a server while blocks and queries are under way: it ends in time and with status 0, and what
+// was acknowledged is there afterwards.
+func TestSignalsUnderLoad(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; run without -short")
+	}
+	dir := newDataDir(t)
+	w := newWriter(20)
+	for _, signal := range []os.Signal{syscall.SIGTERM, os.Interrupt} {
+		p := startServe(t, dir, "--grace", "3s")
+		if err := w.register(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); w.run(ctx, p, 4) }()
+		before := w.ackedCount()
+		eventually(t, 20*time.Second, "blocks", func() bool { return w.ackedCount() > before+50 })
+		long := make(chan error, 1)
+		go func() {
+			_, _, err := p.query(ctx, "SELECT count(*) FROM range(1000000) a, range(1000000) b, range(1000) c")
+			long <- err
+		}()
+		slow, err := net.Dial("tcp", strings.TrimPrefix(p.http, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := slow.Write([]byte("POST /ingestion/insert_block HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nfew")); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, 10*time.Second, "the query runs", func() bool { return runningQueries(p) > 0 })
+		began := time.Now()
+		if err := p.cmd.Process.Signal(signal); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-p.exited:
+		case <-time.After(20 * time.Second):
+			t.Fatalf("%v: still there after 20 s with a grace of 3 s\n%s", signal, p.logTail())
+		}
+		if p.err != nil {
+			t.Errorf("%v: %v\n%s", signal, p.err, p.logTail())
+		}
+		t.Logf("%v: ended after %v", signal, time.Since(began))
+		if err := <-long; err == nil || status.Code(err) == codes.Unknown {
+			t.Errorf("%v: the query ended with %v", signal, err)
+		}
+		slow.Close()
+		cancel()
+		<-done
+	}
+	p := startServe(t, dir)
+	checkAcked(t, p, w)
+	p.stop()
+}
+
+// runningQueries asks /status.
+func runningQueries(p *process) int {
+	query, _ := p.status()["query"].(map[string]any)
+	n, _ := query["running"].(float64)
+	return int(n)
+}
