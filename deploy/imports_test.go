@@ -37,11 +37,12 @@ var mayImport = map[string][]string{
 	"query/functions":   {},
 	"query/engine":      {"schemas/tables", "query/functions"},
 	"deploy":            {"sdk", "schemas", "producers", "gateway", "workers", "materializers", "query"},
+	"deploy/parts":      {},
 }
 
 // testMayImport widens the rule for _test.go files and for the packages that only tests import: they may bring the real
-// parts of the schemas with them, and deploy's support for outside clients.
-var testMayImport = []string{"schemas", "deploy/pyclient", "query/sqltest"}
+// parts of the schemas with them, and deploy's support for real servers and outside clients.
+var testMayImport = []string{"schemas", "deploy/parts", "deploy/pyclient", "query/sqltest"}
 
 // testStages lists the stages whose tests need another stage to run against: the writer before them in the data path.
 var testStages = map[string][]string{
