@@ -55,6 +55,7 @@ var onlyIn = map[string][]string{
 	"github.com/duckdb":              {"query/engine"},
 	"github.com/nats-io/nats-server": {"schemas/bus/embedded"},
 	"modernc.org/sqlite":             {"schemas/catalog/sqlite"},
+	"github.com/jackc/pgx":           {"schemas/catalog/postgres", "deploy/parts"},
 	"gocloud.dev":                    {"schemas/lake"},
 	"github.com/ThreeDotsLabs":       {"workers"},
 	"github.com/anishathalye":        {"schemas/catalog/catalogtest"},
