@@ -16,6 +16,9 @@ type Catalog interface {
 	Close() error
 	// Ping reports whether the store answers.
 	Ping(ctx context.Context) error
+	// Now returns the store's clock. Times that one process writes and another compares are of this clock: processes' own
+	// may differ by hours.
+	Now(ctx context.Context) (int64, error)
 
 	// Setting returns the value of a key, and whether the key is set.
 	Setting(ctx context.Context, key string) (string, bool, error)
@@ -36,8 +39,15 @@ type Catalog interface {
 	RenewLease(ctx context.Context, l Lease, ttl time.Duration) (Lease, error)
 	// ReleaseLease lets the next owner in at once. ErrLeaseLost when the lease is no longer the caller's.
 	ReleaseLease(ctx context.Context, l Lease) error
-	// Leases returns all leases ever taken, ordered by name; released and expired ones too.
+	// Leases returns all leases ever taken and not forgotten, ordered by name; released and expired ones too.
 	Leases(ctx context.Context) ([]Lease, error)
+	// KeepLeases extends those of held that are still the caller's from now by ttl, as RenewLease does, and returns all leases
+	// as they are afterwards, ordered by name, and the store's clock at that moment. One that was lost is no error: its row
+	// says so. Without held it only reads. It is one round trip, since every process does it several times a second.
+	KeepLeases(ctx context.Context, held []Lease, ttl time.Duration) (all []Lease, now int64, err error)
+	// ForgetLeases removes the leases whose name begins with prefix and that were released, or expired before a time of the
+	// store's clock. Their epochs start over: it is for names that guard no checkpoint.
+	ForgetLeases(ctx context.Context, prefix string, before int64) error
 
 	// Checkpoint returns how far a consumer got. Without a row it is the position before the generation's first
 	// sequence number (zero for a generation that is not known), with epoch 0.

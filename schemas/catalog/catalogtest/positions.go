@@ -111,6 +111,60 @@ func testLeaseOneHolder(t *testing.T, cat catalog.Catalog) {
 	}
 }
 
+func testLeasesKept(t *testing.T, cat catalog.Catalog) {
+	ctx := t.Context()
+	before := must[int64](t)(cat.Now(ctx))
+	mine := must[catalog.Lease](t)(cat.AcquireLease(ctx, "a", "me", long))
+	expired := must[catalog.Lease](t)(cat.AcquireLease(ctx, "b", "me", time.Nanosecond))
+	stolen := must[catalog.Lease](t)(cat.AcquireLease(ctx, "c", "me", time.Nanosecond))
+	thief := must[catalog.Lease](t)(cat.AcquireLease(ctx, "c", "thief", long))
+	released := must[catalog.Lease](t)(cat.AcquireLease(ctx, "d", "me", long))
+	if err := cat.ReleaseLease(ctx, released); err != nil {
+		t.Fatal(err)
+	}
+	all, now, err := cat.KeepLeases(ctx, nil, long)
+	if err != nil || now < before {
+		t.Fatalf("clock %d after %d, %v", now, before, err)
+	}
+	equal(t, "read only", all, []catalog.Lease{mine, expired, thief, {Name: "d", Epoch: released.Epoch}})
+	all, now, err = cat.KeepLeases(ctx, []catalog.Lease{mine, expired, stolen, released, {Name: "unknown", Owner: "me", Epoch: 1}}, 2*long)
+	if err != nil || len(all) != 4 {
+		t.Fatalf("%+v, %v", all, err)
+	}
+	for _, l := range all[:2] { // an expired one that nobody took is saved
+		if left := time.Duration(l.Expires - now); left < 2*long-time.Minute || left > 2*long+time.Minute || l.Owner != "me" {
+			t.Errorf("kept for %s: %+v", left, l)
+		}
+	}
+	equal(t, "lost ones", all[2:], []catalog.Lease{thief, {Name: "d", Epoch: released.Epoch}})
+	mine.Expires, expired.Expires = all[0].Expires, all[1].Expires
+	equal(t, "kept", all[:2], []catalog.Lease{mine, expired})
+}
+
+func testLeasesForgotten(t *testing.T, cat catalog.Catalog) {
+	ctx := t.Context()
+	held := must[catalog.Lease](t)(cat.AcquireLease(ctx, "member/a_%/held", "x", long))
+	expired := must[catalog.Lease](t)(cat.AcquireLease(ctx, "member/a_%/expired", "x", time.Nanosecond))
+	released := must[catalog.Lease](t)(cat.AcquireLease(ctx, "member/a_%/released", "x", long))
+	other := must[catalog.Lease](t)(cat.AcquireLease(ctx, "member/ab%/other", "x", time.Nanosecond)) // the prefix is no pattern
+	shard := must[catalog.Lease](t)(cat.AcquireLease(ctx, "views/0", "x", time.Nanosecond))
+	if err := cat.ReleaseLease(ctx, released); err != nil {
+		t.Fatal(err)
+	}
+	if err := cat.ForgetLeases(ctx, "member/a_%/", expired.Expires); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "the released one gone", must[[]catalog.Lease](t)(cat.Leases(ctx)), []catalog.Lease{expired, held, other, shard})
+	if err := cat.ForgetLeases(ctx, "member/a_%/", expired.Expires+1); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "the expired one gone", must[[]catalog.Lease](t)(cat.Leases(ctx)), []catalog.Lease{held, other, shard})
+	again := must[catalog.Lease](t)(cat.AcquireLease(ctx, "member/a_%/expired", "y", long))
+	equal(t, "epoch of a forgotten name", again.Epoch, int64(1))
+	_, err := cat.RenewLease(ctx, expired, long)
+	wantErr(t, err, catalog.ErrLeaseLost)
+}
+
 func testCheckpointStart(t *testing.T, cat catalog.Catalog) {
 	ctx := t.Context()
 	equal(t, "unknown generation", checkpoint(t, cat, "archive", eager), catalog.Checkpoint{})

@@ -24,6 +24,8 @@ func Run(t *testing.T, open func(t *testing.T) catalog.Catalog) {
 		{"LeaseEpochsGrow", testLeaseEpochs},
 		{"LeaseExpires", testLeaseExpires},
 		{"LeaseHasOneHolder", testLeaseOneHolder},
+		{"LeasesAreKeptTogether", testLeasesKept},
+		{"LeasesAreForgotten", testLeasesForgotten},
 		{"CheckpointStandsBeforeItsGeneration", testCheckpointStart},
 		{"ArchiveMovesByCompareAndSwap", testArchiveCompareAndSwap},
 		{"ZombieLosesAtTheCompare", testZombieLoses},

@@ -105,7 +105,7 @@ func (db *DB) AcquireLease(ctx context.Context, name, owner string, ttl time.Dur
 func (db *DB) RenewLease(ctx context.Context, l catalog.Lease, ttl time.Duration) (catalog.Lease, error) {
 	err := db.writer.do(ctx, func(t *tx) error {
 		l.Expires = time.Now().UnixNano() + int64(ttl)
-		return lost(t.exec("UPDATE leases SET expires = ? WHERE name = ? AND owner = ? AND epoch = ?", l.Expires, l.Name, l.Owner, l.Epoch))
+		return lost(t.exec(renewLease, l.Expires, l.Name, l.Owner, l.Epoch))
 	})
 	if err != nil {
 		return catalog.Lease{}, fmt.Errorf("renew %s: %w", l.Name, err)
@@ -131,12 +131,58 @@ func lost(n int64, err error) error {
 	return err
 }
 
+const selectLeases = "SELECT name, owner, epoch, expires FROM leases ORDER BY name"
+
 // Leases implements catalog.Catalog.
 func (db *DB) Leases(ctx context.Context) ([]catalog.Lease, error) {
 	return collect(ctx, db.read, func(rows *sql.Rows) (l catalog.Lease, err error) {
 		err = rows.Scan(&l.Name, &l.Owner, &l.Epoch, &l.Expires)
 		return l, err
-	}, "SELECT name, owner, epoch, expires FROM leases ORDER BY name")
+	}, selectLeases)
+}
+
+const renewLease = "UPDATE leases SET expires = ? WHERE name = ? AND owner = ? AND epoch = ?"
+
+// KeepLeases implements catalog.Catalog.
+func (db *DB) KeepLeases(ctx context.Context, held []catalog.Lease, ttl time.Duration) (all []catalog.Lease, now int64, err error) {
+	if len(held) == 0 {
+		now = time.Now().UnixNano() // before the rows: what counts as free may be so for longer
+		all, err = db.Leases(ctx)
+		return all, now, err
+	}
+	err = db.writer.do(ctx, func(t *tx) error {
+		now = time.Now().UnixNano()
+		for _, l := range held {
+			if _, err := t.exec(renewLease, now+int64(ttl), l.Name, l.Owner, l.Epoch); err != nil {
+				return err
+			}
+		}
+		return t.query(selectLeases, func(row []driver.Value) error {
+			var l catalog.Lease
+			l.Name, _ = row[0].(string)
+			l.Owner, _ = row[1].(string)
+			l.Epoch, _ = row[2].(int64)
+			l.Expires, _ = row[3].(int64)
+			all = append(all, l)
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, 0, fmt.Errorf("keep %d leases: %w", len(held), err)
+	}
+	return all, now, nil
+}
+
+// ForgetLeases implements catalog.Catalog.
+func (db *DB) ForgetLeases(ctx context.Context, prefix string, before int64) error {
+	err := db.writer.do(ctx, func(t *tx) error {
+		_, err := t.exec("DELETE FROM leases WHERE substr(name, 1, length(?1)) = ?1 AND expires < ?2", prefix, before)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("forget leases %s: %w", prefix, err)
+	}
+	return nil
 }
 
 // Checkpoint implements catalog.Catalog.
