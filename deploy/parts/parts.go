@@ -21,17 +21,17 @@ import (
 
 // The programs that Binary knows.
 const (
-	NATSServer = "nats-server"
-	VersityGW  = "versitygw" // an S3 server over a folder
-	Toxiproxy  = "toxiproxy"
+	NATSServer      = "nats-server"
+	VersityGW       = "versitygw" // an S3 server over a folder
+	ToxiproxyServer = "toxiproxy"
 )
 
 // mains are their main packages. nats-server is of the version that is embedded, so it comes from the main module; the others
 // would drag what they need into it, so they are tools.
 var mains = map[string]struct{ module, main string }{
-	NATSServer: {"go.mod", "github.com/nats-io/nats-server/v2"},
-	VersityGW:  {"deploy/tools/go.mod", "github.com/versity/versitygw/cmd/versitygw"},
-	Toxiproxy:  {"deploy/tools/go.mod", "github.com/Shopify/toxiproxy/v2/cmd/server"},
+	NATSServer:      {"go.mod", "github.com/nats-io/nats-server/v2"},
+	VersityGW:       {"deploy/tools/go.mod", "github.com/versity/versitygw/cmd/versitygw"},
+	ToxiproxyServer: {"deploy/tools/go.mod", "github.com/Shopify/toxiproxy/v2/cmd/server"},
 }
 
 // Binary builds a program, unless it was built before from the same versions, and returns its path.

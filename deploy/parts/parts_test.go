@@ -8,7 +8,7 @@ import (
 )
 
 func TestBinariesRun(t *testing.T) {
-	for _, name := range []string{parts.NATSServer, parts.VersityGW, parts.Toxiproxy} {
+	for _, name := range []string{parts.NATSServer, parts.VersityGW, parts.ToxiproxyServer} {
 		path, err := parts.Binary(t.Context(), name)
 		if err != nil {
 			t.Fatal(err)

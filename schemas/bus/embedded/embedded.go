@@ -43,8 +43,8 @@ const (
 	shutdownTimeout = 10 * time.Second
 	// reconnectWait is the pause between two tries of a connection to come back: short, because Restart is (~30 ms).
 	reconnectWait = 10 * time.Millisecond
-	// maxPending is what one slow connection may owe before the server drops it: several read-aheads of a reader.
-	maxPending = 128 << 20
+	// MaxPending is what one slow connection may owe before the server drops it: several read-aheads of a reader.
+	MaxPending = 128 << 20
 	// unlimitedStore stands for no limit of JetStream's own: by default it would refuse streams whose bounds together
 	// exceed three quarters of the space that is free at the start.
 	unlimitedStore = 1 << 50
@@ -92,7 +92,7 @@ func Start(o Options) (*Server, error) {
 		SyncAlways:        true,
 		JetStreamMaxStore: o.MaxStore,
 		MaxPayload:        MaxPayload,
-		MaxPending:        maxPending,
+		MaxPending:        MaxPending,
 		DontListen:        o.Listen == "",
 		NoSigs:            true,
 	}}
