@@ -27,7 +27,7 @@ func TestHelpTeaches(t *testing.T) {
 	if err != nil {
 		t.Fatalf("--help: %v", err)
 	}
-	for _, command := range []string{"serve", "demo", "query", "loadgen", "bench"} {
+	for _, command := range []string{"serve", "demo", "health", "query", "loadgen", "bench"} {
 		if !strings.Contains(string(out), "  "+command) {
 			t.Errorf("--help does not name %s", command)
 		}

@@ -35,6 +35,7 @@ func commands() []command {
 	return []command{
 		{"serve", "receive, store and answer: every role in one process", runServe},
 		{"demo", "serve with a small producer, and show a first query's rows", runDemo},
+		{"health", "ask a server whether it is ready; --status: how it is", runHealth},
 		{"query", "run SQL against a server and print the rows", runQuery},
 		{"loadgen", "post recorded load to a server and print what it acked", runLoadgen},
 		{"bench", "measure this machine: a row per mark", runBench},
