@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/micromegas-go/micromegas/schemas/catalog/ownership"
 	"github.com/micromegas-go/micromegas/schemas/wire"
 )
 
@@ -44,6 +45,10 @@ type Config struct {
 	MergeMemory       int           // memory of one row group while merging; each input and the output hold one
 
 	Limits wire.Limits // of one block
+
+	// Keeper holds the leases of all parts of this process. Nil: the materializers have one of their own, under the owner's
+	// name.
+	Keeper *ownership.Keeper
 }
 
 // DefaultConfig is right for one process.

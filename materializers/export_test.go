@@ -6,7 +6,9 @@ import "github.com/micromegas-go/micromegas/schemas/catalog/ownership"
 func (m *Materializers) SetHook(hook func(at string) error) { m.hook = hook }
 
 // SetOwnership changes how leases are kept.
-func (m *Materializers) SetOwnership(c ownership.Config) { m.ownership = c }
+func (m *Materializers) SetOwnership(c ownership.Config) {
+	m.keep(ownership.NewKeeper(c, m.catalog, m.owner, m.log))
+}
 
 // LeaseName is the name of a shard's lease.
 var LeaseName = leaseName

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -31,8 +33,9 @@ type Materializers struct {
 	priority priority
 
 	// hook is called between any two steps of a commit or merge, with the name of the place; an error is a crash there.
-	hook func(at string) error
-	// ownership is how leases are kept.
+	hook   func(at string) error
+	keeper *ownership.Keeper
+	// ownership has the keeper's times, by which claims of backlog live too.
 	ownership ownership.Config
 }
 
@@ -44,32 +47,48 @@ func New(cfg Config, b Bus, cat catalog.Catalog, l *lake.Lake, owner string, vie
 	if len(views) == 0 {
 		return nil, errors.New("materializers: no views")
 	}
-	return &Materializers{
+	m := &Materializers{
 		cfg: cfg, bus: b, catalog: cat, objects: l, packs: &lake.Packs{Lake: l, Catalog: cat}, owner: owner, views: views, log: log,
-		nudge: make(chan struct{}, 1), work: make(chan struct{}, cfg.BacklogWorkers), ownership: ownership.DefaultConfig(),
-	}, nil
+		nudge: make(chan struct{}, 1), work: make(chan struct{}, cfg.BacklogWorkers),
+	}
+	m.keep(cfg.Keeper)
+	return m, nil
 }
 
-// Run owns every eager shard that it can lease, works off backlog of any shard, and merges files, until ctx ends. What is not committed then is dropped: the bus
-// still has it.
-func (m *Materializers) Run(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
-	for _, shard := range m.bus.Shards() {
-		if shard.Class != bus.Eager {
-			continue
-		}
-		g.Go(func() error {
-			return m.ownership.Run(ctx, m.catalog, leaseName(shard), m.owner, m.log, func(ctx context.Context, lease catalog.Lease) error {
-				err := m.run(ctx, shard, lease)
-				if ctx.Err() != nil && !errors.Is(context.Cause(ctx), ownership.ErrLost) {
-					return nil
-				}
-				return err
-			})
-		})
+// keep sets who holds the leases.
+func (m *Materializers) keep(k *ownership.Keeper) {
+	if k == nil {
+		k = ownership.NewKeeper(ownership.DefaultConfig(), m.catalog, m.owner, m.log)
 	}
+	m.keeper, m.ownership = k, k.Config()
+}
+
+// Roles of materializers.
+const (
+	RoleViews = "views" // shares the eager shards
+	RoleMerge = "merge" // has one lease, for one merger of all views
+)
+
+// Run owns this process's share of the eager shards, works off backlog of any shard, and merges files when that falls to this
+// process, until ctx ends. What is not committed then is dropped: the bus still has it. Trouble of bus, lake and catalog
+// does not end it.
+func (m *Materializers) Run(ctx context.Context) error {
+	shards := map[string]bus.Shard{}
+	for _, shard := range m.bus.Shards() {
+		if shard.Class == bus.Eager {
+			shards[leaseName(shard)] = shard
+		}
+	}
+	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		return m.ownership.Run(ctx, m.catalog, mergeLease, m.owner, m.log, m.merge)
+		m.keeper.Share(ctx, RoleViews, slices.Collect(maps.Keys(shards)), func(ctx context.Context, lease catalog.Lease) error {
+			return m.run(ctx, shards[lease.Name], lease)
+		})
+		return nil
+	})
+	g.Go(func() error {
+		m.keeper.Share(ctx, RoleMerge, []string{mergeLease}, m.merge)
+		return nil
 	})
 	for n := range m.cfg.BacklogWorkers {
 		g.Go(func() error { return m.workBacklog(ctx, fmt.Sprintf("%s/%d", m.owner, n)) })
@@ -77,7 +96,7 @@ func (m *Materializers) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// mergeLease is the lease of the merger, of which there is one for all views.
+// mergeLease is the lease of the merger.
 const mergeLease = "views/merge"
 
 func leaseName(s bus.Shard) string { return fmt.Sprintf("views/%d", s.Shard) }

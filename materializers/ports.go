@@ -6,6 +6,7 @@ import (
 
 	"github.com/micromegas-go/micromegas/schemas/bus"
 	"github.com/micromegas-go/micromegas/schemas/catalog"
+	"github.com/micromegas-go/micromegas/schemas/catalog/ownership"
 	"github.com/micromegas-go/micromegas/schemas/lake"
 	"github.com/micromegas-go/micromegas/schemas/telemetry"
 )
@@ -25,9 +26,7 @@ type Bus interface {
 
 // Catalog is the part of catalog.Catalog that owners and the merger use.
 type Catalog interface {
-	AcquireLease(ctx context.Context, name, owner string, ttl time.Duration) (catalog.Lease, error)
-	RenewLease(ctx context.Context, l catalog.Lease, ttl time.Duration) (catalog.Lease, error)
-	ReleaseLease(ctx context.Context, l catalog.Lease) error
+	ownership.Leases
 	Checkpoint(ctx context.Context, consumer string, s catalog.ShardID) (catalog.Checkpoint, error)
 	CommitView(ctx context.Context, c *catalog.ViewCommit) (commitNo int64, err error)
 	Backlog(ctx context.Context, consumer string) ([]catalog.Backlog, error)

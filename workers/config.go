@@ -56,5 +56,5 @@ func (c Config) Validate() error {
 	check(c.RetryMin > 0 && c.RetryMin <= c.RetryMax, "retry pauses %v..%v are not an ascending range", c.RetryMin, c.RetryMax)
 	check(c.CommitInterval > 0, "commit interval %v is not positive", c.CommitInterval)
 	check(c.Grace >= 0, "grace %v is negative", c.Grace)
-	return errors.Join(errs...)
+	return errors.Join(append(errs, c.Ownership.Validate())...)
 }

@@ -6,13 +6,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"regexp"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/micromegas-go/micromegas/schemas/bus"
 	"github.com/micromegas-go/micromegas/schemas/catalog"
@@ -38,10 +37,10 @@ type Pool struct {
 	bus   *bus.Bus
 	cat   Catalog
 	packs bus.PackSource
-	owner string
 	subs  []Subscription
 	log   *slog.Logger
 
+	keeper   *ownership.Keeper
 	handlers chan struct{} // one token per running Handle
 
 	mu    sync.Mutex
@@ -93,44 +92,48 @@ func New(cfg Config, b *bus.Bus, cat Catalog, packs bus.PackSource, owner string
 		seen[name] = true
 	}
 	return &Pool{
-		cfg: cfg, bus: b, cat: cat, packs: packs, owner: owner, subs: subs, log: log,
-		handlers: make(chan struct{}, cfg.MaxHandlers), stats: map[statsKey]*counters{},
+		cfg: cfg, bus: b, cat: cat, packs: packs, subs: subs, log: log,
+		keeper: ownership.NewKeeper(cfg.Ownership, cat, owner, log), handlers: make(chan struct{}, cfg.MaxHandlers), stats: map[statsKey]*counters{},
 	}, nil
 }
 
 // Run works until ctx is done: running Handle calls may then finish within Config.Grace, positions are committed and
 // leases released.
 func (p *Pool) Run(ctx context.Context) error {
-	var group errgroup.Group
+	var wg sync.WaitGroup
 	for _, sub := range p.subs {
-		for _, shard := range p.bus.Shards() {
-			if len(sub.Classes) > 0 && !slices.Contains(sub.Classes, shard.Class) {
-				continue
-			}
-			group.Go(func() error { return p.own(ctx, sub, shard) })
-		}
+		wg.Go(func() { p.share(ctx, sub) })
 	}
-	return group.Wait()
+	wg.Wait()
+	return nil
 }
 
-// own runs one consumer on one shard whenever this process holds the lease.
-func (p *Pool) own(ctx context.Context, sub Subscription, shard bus.Shard) error {
+// share runs one consumer on this process's share of its shards.
+func (p *Pool) share(ctx context.Context, sub Subscription) {
+	name := sub.Consumer.Name()
+	shards := map[string]bus.Shard{}
+	for _, shard := range p.bus.Shards() {
+		if len(sub.Classes) == 0 || slices.Contains(sub.Classes, shard.Class) {
+			shards[fmt.Sprintf("consumer/%s/%s", name, shard)] = shard
+			p.counters(name, shard)
+		}
+	}
+	p.keeper.Share(ctx, "consumer."+name, slices.Collect(maps.Keys(shards)), func(ctx context.Context, l catalog.Lease) error {
+		return p.own(ctx, sub, shards[l.Name], l)
+	})
+}
+
+// own runs one consumer on one shard while this process holds the lease.
+func (p *Pool) own(ctx context.Context, sub Subscription, shard bus.Shard, l catalog.Lease) error {
 	name := sub.Consumer.Name()
 	c := p.counters(name, shard)
-	lease := fmt.Sprintf("consumer/%s/%s", name, shard)
-	err := p.cfg.Ownership.Run(ctx, p.cat, lease, p.owner, p.log, func(ctx context.Context, l catalog.Lease) error {
-		c.owned.Store(true)
-		defer c.owned.Store(false)
-		r := &runner{
-			pool: p, sub: sub, shard: shard, epoch: l.Epoch, counters: c,
-			consumer: checkpointName(name), log: p.log.With("consumer", name, "shard", shard.String()),
-		}
-		return r.run(ctx)
-	})
-	if err != nil {
-		return fmt.Errorf("consumer %s on shard %s: %w", name, shard, err)
+	c.owned.Store(true)
+	defer c.owned.Store(false)
+	r := &runner{
+		pool: p, sub: sub, shard: shard, epoch: l.Epoch, counters: c,
+		consumer: checkpointName(name), log: p.log.With("consumer", name, "shard", shard.String()),
 	}
-	return nil
+	return r.run(ctx)
 }
 
 // checkpointName keeps consumers' checkpoints apart from the stages' own.

@@ -344,7 +344,7 @@ func TestWantClassesAndClaimedBodies(t *testing.T) {
 func TestOneOwnerAtATime(t *testing.T) {
 	w := newWorld(t)
 	cfg := testConfig()
-	cfg.Ownership.Heartbeat, cfg.Ownership.Expiry = 20*time.Millisecond, 5*time.Second
+	cfg.Ownership.Poll = 20 * time.Millisecond
 	one, two := &recorder{name: "c"}, &recorder{name: "c"}
 	p1, stop1 := w.run(cfg, "one", workers.Subscription{Consumer: one, Classes: []bus.Class{bus.Eager}})
 	eventually(t, "first owner", func() bool { s := p1.Stats(); return len(s) == 1 && s[0].Owned })

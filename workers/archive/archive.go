@@ -25,7 +25,6 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/micromegas-go/micromegas/schemas/bus"
@@ -52,6 +51,8 @@ type Config struct {
 	MaxLayout int
 	// Ownership has the times of the leases.
 	Ownership ownership.Config
+	// Keeper holds the leases of all parts of this process. Nil: the archive has one of its own, under the owner's name.
+	Keeper *ownership.Keeper
 }
 
 // DefaultConfig is what serve runs with.
@@ -84,18 +85,21 @@ func (c Config) Validate() error {
 	check(c.Grace >= 0, "grace %s is negative", c.Grace)
 	check(c.RetryMin > 0 && c.RetryMax >= c.RetryMin, "retry pauses %s to %s", c.RetryMin, c.RetryMax)
 	check(c.MaxLayout > 0, "max layout %d is not positive", c.MaxLayout)
+	if c.Keeper == nil {
+		errs = append(errs, c.Ownership.Validate())
+	}
 	return errors.Join(errs...)
 }
 
-// Archive owns every (class, shard) that it can lease.
+// Archive owns this process's share of all (class, shard).
 type Archive struct {
-	cfg   Config
-	bus   *bus.Bus
-	cat   catalog.Catalog
-	lake  *lake.Lake
-	owner string
-	log   *slog.Logger
-	hook  func(step) error // tests: called at each step; its error is the step's failure
+	cfg    Config
+	bus    *bus.Bus
+	cat    catalog.Catalog
+	lake   *lake.Lake
+	keeper *ownership.Keeper
+	log    *slog.Logger
+	hook   func(step) error // tests: called at each step; its error is the step's failure
 
 	shards []*shard
 }
@@ -109,7 +113,11 @@ func New(cfg Config, b *bus.Bus, cat catalog.Catalog, l *lake.Lake, owner string
 	if owner == "" {
 		return nil, errors.New("archive: no owner name")
 	}
-	a := &Archive{cfg: cfg, bus: b, cat: cat, lake: l, owner: owner, log: log, hook: func(step) error { return nil }}
+	keeper := cfg.Keeper
+	if keeper == nil {
+		keeper = ownership.NewKeeper(cfg.Ownership, cat, owner, log)
+	}
+	a := &Archive{cfg: cfg, bus: b, cat: cat, lake: l, keeper: keeper, log: log, hook: func(step) error { return nil }}
 	for _, s := range b.Shards() {
 		a.shards = append(a.shards, newShard(a, s))
 	}
@@ -119,17 +127,22 @@ func New(cfg Config, b *bus.Bus, cat catalog.Catalog, l *lake.Lake, owner string
 // LeaseName is the name of the lease of a shard's archive.
 func LeaseName(s bus.Shard) string { return fmt.Sprintf("archive/%s/%d", s.Class, s.Shard) }
 
-// Run archives until ctx is done: then it finishes the commit under way, within Config.Grace, and releases its leases.
+// Role is what archives are members of.
+const Role = "archive"
+
+// Run archives this process's share of the shards until ctx is done: then it finishes the commit under way, within
+// Config.Grace, and releases its leases. Trouble of bus, lake and catalog does not end it.
 func (a *Archive) Run(ctx context.Context) error {
-	var wg sync.WaitGroup
-	errs := make([]error, len(a.shards))
+	byLease := make(map[string]*shard, len(a.shards))
+	names := make([]string, len(a.shards))
 	for i, s := range a.shards {
-		wg.Go(func() {
-			errs[i] = a.cfg.Ownership.Run(ctx, a.cat, LeaseName(s.name), a.owner, a.log, s.own)
-		})
+		names[i] = LeaseName(s.name)
+		byLease[names[i]] = s
 	}
-	wg.Wait()
-	return errors.Join(errs...)
+	a.keeper.Share(ctx, Role, names, func(ctx context.Context, lease catalog.Lease) error {
+		return byLease[lease.Name].own(ctx, lease)
+	})
+	return nil
 }
 
 // Stats says what an archive did and how far it is, for /status.

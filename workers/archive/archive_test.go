@@ -526,7 +526,10 @@ func TestNobodyServesAfterTheEnd(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 	leases, err := w.cat.Leases(t.Context())
-	if err != nil || len(leases) != 2 || leases[0].Owner != "" || leases[0].Name != "archive/eager/0" {
+	if err != nil || len(leases) < 2 || leases[0].Name != "archive/eager/0" {
+		t.Fatalf("leases %+v, %v", leases, err)
+	}
+	if slices.ContainsFunc(leases, func(l catalog.Lease) bool { return l.Owner != "" }) {
 		t.Fatalf("leases %+v, %v", leases, err)
 	}
 }

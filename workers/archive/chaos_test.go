@@ -49,11 +49,11 @@ func (c *faultyCatalog) ExistingBlocks(ctx context.Context, keys []catalog.Block
 	return c.Catalog.ExistingBlocks(ctx, keys)
 }
 
-func (c *faultyCatalog) RenewLease(ctx context.Context, l catalog.Lease, ttl time.Duration) (catalog.Lease, error) {
+func (c *faultyCatalog) KeepLeases(ctx context.Context, held []catalog.Lease, ttl time.Duration) ([]catalog.Lease, int64, error) {
 	if c.chance(30) {
-		return catalog.Lease{}, errInjected
+		return nil, 0, errInjected
 	}
-	return c.Catalog.RenewLease(ctx, l, ttl)
+	return c.Catalog.KeepLeases(ctx, held, ttl)
 }
 
 // TestChaos lets three archives fight for the shards, with leases that get lost, steps that fail, commits whose answer is
@@ -64,7 +64,7 @@ func TestChaos(t *testing.T) {
 	cfg := archive.DefaultConfig()
 	cfg.PackAge, cfg.LazyAge, cfg.PackBytes = 5*time.Millisecond, 5*time.Millisecond, 20_000
 	cfg.Grace, cfg.RetryMin, cfg.RetryMax = 0, time.Millisecond, 5*time.Millisecond
-	cfg.Ownership.Heartbeat, cfg.Ownership.Expiry = 5*time.Millisecond, 20*time.Millisecond
+	cfg.Ownership.Poll, cfg.Ownership.Heartbeat, cfg.Ownership.Expiry = 3*time.Millisecond, 5*time.Millisecond, 20*time.Millisecond
 	cfg.Ownership.RetryMin, cfg.Ownership.RetryMax = time.Millisecond, 5*time.Millisecond
 
 	ctx, cancel := context.WithCancel(t.Context())

@@ -1,8 +1,23 @@
-// Package ownership keeps a piece of work running under a lease: it takes the lease when it is free, runs the work, renews
-// the lease beside it, and cancels the work when the lease is lost.
+// Package ownership shares leases among the processes that live: each takes its fair part of a role's names, works under
+// them, and gives back what is too much when another comes.
+// Written and read by every process with a role, through the catalog's leases; nothing else passes between them.
+//
+// A process announces itself as a member of a role by a lease of its own, member/<role>/<owner>. One look at all leases,
+// several times a second, tells it who lives, what is free and what it lost; the same call renews what it holds. Members
+// that see the same leases come to the same shares, so nobody leads: with n names and m members a process holds n/m of
+// them, rounded either way. Invariants:
+//
+//   - The work of a name runs at most once in a process, and ends before its lease is given back.
+//   - A process gives up a lease that it cannot renew before the catalog gives it to another.
+//   - Whether a lease is free is decided by the catalog's clock alone. A process measures durations, and never compares
+//     its clock with another's.
 //
 // A lease gives liveness only. What the work writes must be guarded by the lease's epoch in the catalog, because an owner
 // that was paused for longer than its lease still believes in it for a moment after it wakes.
+//
+// How long nobody owns a name after its owner was killed, with the default times, at worst: 3 s until the lease expires
+// (it was renewed just before), 0.3 s until another looks, and what the work needs to begin and to catch up. After an end
+// that was asked for: what the work needs to stop, and 0.3 s. Nothing but the look at the leases is needed for it.
 package ownership
 
 import (
@@ -10,25 +25,32 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"time"
 
 	"github.com/micromegas-go/micromegas/schemas/catalog"
 )
 
-// ErrLost is the cause of the cancellation when the lease was lost or could not be renewed in time.
-var ErrLost = errors.New("ownership: lease lost")
+// Why the context of work ends, beside the end of Share's.
+var (
+	// ErrLost: the lease was lost, or could not be renewed in time. What the work commits now would fail.
+	ErrLost = errors.New("ownership: lease lost")
+	// ErrSurplus: another member is to have the lease. The work should finish what is under way; the lease is kept meanwhile.
+	ErrSurplus = errors.New("ownership: lease goes to another member")
+)
 
 // Leases is the part of the catalog that is used here.
 type Leases interface {
 	AcquireLease(ctx context.Context, name, owner string, ttl time.Duration) (catalog.Lease, error)
-	RenewLease(ctx context.Context, l catalog.Lease, ttl time.Duration) (catalog.Lease, error)
 	ReleaseLease(ctx context.Context, l catalog.Lease) error
+	KeepLeases(ctx context.Context, held []catalog.Lease, ttl time.Duration) (all []catalog.Lease, now int64, err error)
+	ForgetLeases(ctx context.Context, prefix string, before int64) error
 }
 
 // Config holds the times of the protocol.
 type Config struct {
-	// Heartbeat is how often the lease is renewed.
+	// Poll is how often the leases are looked at: how soon a free one, a new member or a loss is noticed.
+	Poll time.Duration
+	// Heartbeat is how often leases are renewed, all of a process at once. A renewal that fails is repeated every Poll.
 	Heartbeat time.Duration
 	// Expiry is how long a lease lives without renewal; a few heartbeats, so that one lost renewal does no harm.
 	Expiry time.Duration
@@ -38,150 +60,40 @@ type Config struct {
 	ReleaseTimeout time.Duration
 }
 
-// DefaultConfig is a heartbeat of 2 s and an expiry of 6 s.
+// DefaultConfig is a look every 300 ms, a heartbeat of 1 s and an expiry of 3 s: six renewals may fail before a lease is
+// given up, and a query that waits for an owner that was killed waits less than 5 s.
 func DefaultConfig() Config {
 	return Config{
-		Heartbeat: 2 * time.Second, Expiry: 6 * time.Second,
-		RetryMin: 100 * time.Millisecond, RetryMax: 5 * time.Second,
+		Poll: 300 * time.Millisecond, Heartbeat: time.Second, Expiry: 3 * time.Second,
+		RetryMin: 100 * time.Millisecond, RetryMax: 2 * time.Second,
 		ReleaseTimeout: time.Second,
 	}
 }
 
-// Run is Config.Run with the default times.
-func Run(ctx context.Context, cat Leases, name, owner string, log *slog.Logger, fn func(ctx context.Context, lease catalog.Lease) error) error {
-	return DefaultConfig().Run(ctx, cat, name, owner, log, fn)
-}
-
-// Run works under the lease name until ctx is done or fn returns nil; it returns nil in both cases. Whenever the lease is
-// free it takes it and calls fn with a context that ends with ctx, or, with cause ErrLost, when the lease is lost. After
-// fn returned, the lease is released, so that the next owner need not wait for its expiry. When fn fails, or lost its
-// lease, Run starts over after a pause.
-//
-// The owner's name must belong to one process at a time: a process that comes back under its old name takes its leases
-// back at once.
-func (c Config) Run(ctx context.Context, cat Leases, name, owner string, log *slog.Logger, fn func(ctx context.Context, lease catalog.Lease) error) error {
-	pause := c.RetryMin
-	for ctx.Err() == nil {
-		lease, err := cat.AcquireLease(ctx, name, owner, c.Expiry)
-		var held *catalog.HeldError
-		switch {
-		case ctx.Err() != nil:
-			if err == nil {
-				c.release(ctx, cat, lease, log)
-			}
-			return nil
-		case errors.As(err, &held):
-			wait(ctx, c.untilFree(held))
-			continue
-		case err != nil:
-			log.Warn("lease not acquired", "lease", name, "err", err)
-			wait(ctx, pause)
-			pause = min(2*pause, c.RetryMax)
-			continue
-		}
-		begun := time.Now()
-		log.Info("lease acquired", "lease", name, "epoch", lease.Epoch)
-		err = c.hold(ctx, cat, lease, log, fn)
-		switch {
-		case err == nil || ctx.Err() != nil:
-			return nil
-		case errors.Is(err, ErrLost):
-			log.Warn("lease lost", "lease", name, "epoch", lease.Epoch)
-		default:
-			log.Warn("work under lease failed", "lease", name, "epoch", lease.Epoch, "err", err)
-		}
-		if time.Since(begun) > c.RetryMax { // it went well for a while
-			pause = c.RetryMin
-		}
-		wait(ctx, pause)
-		pause = min(2*pause, c.RetryMax)
+// Validate reports every mistake at once.
+func (c Config) Validate() error {
+	var errs []error
+	if c.Poll <= 0 || c.Heartbeat < c.Poll || c.Expiry < 2*c.Heartbeat {
+		errs = append(errs, fmt.Errorf("ownership: poll %s, heartbeat %s and expiry %s: each must be above the one before, expiry twice", c.Poll, c.Heartbeat, c.Expiry))
 	}
-	return nil
-}
-
-// untilFree is how long to wait for a held lease: until it expires, but not longer than a heartbeat, since its owner may
-// release it.
-func (c Config) untilFree(held *catalog.HeldError) time.Duration {
-	d := time.Until(time.Unix(0, held.Expires))
-	d = max(min(d, c.Heartbeat), c.Heartbeat/20)
-	return d + time.Duration(rand.Int64N(int64(d)/10+1)) // waiting owners spread out
-}
-
-// hold runs fn under the lease, and returns when fn has returned and the lease is released or lost.
-func (c Config) hold(ctx context.Context, cat Leases, lease catalog.Lease, log *slog.Logger, fn func(context.Context, catalog.Lease) error) error {
-	workCtx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	renewCtx, stop := context.WithCancel(context.WithoutCancel(ctx)) // fn may need a while to end after ctx is done
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		c.renew(renewCtx, cat, lease, log, cancel)
-	}()
-	err := fn(workCtx, lease)
-	stop()
-	<-done
-	if cause := context.Cause(workCtx); errors.Is(cause, ErrLost) {
-		return fmt.Errorf("%w: %w", cause, errOr(err))
+	if c.RetryMin <= 0 || c.RetryMax < c.RetryMin {
+		errs = append(errs, fmt.Errorf("ownership: retry pauses %s to %s", c.RetryMin, c.RetryMax))
 	}
-	c.release(ctx, cat, lease, log)
-	return err
+	if c.ReleaseTimeout <= 0 {
+		errs = append(errs, fmt.Errorf("ownership: release timeout %s is not positive", c.ReleaseTimeout))
+	}
+	return errors.Join(errs...)
 }
 
-func errOr(err error) error {
-	if err == nil {
-		return context.Canceled
-	}
-	return err
-}
+// callTimeout bounds one call to the catalog, so that a hung one leaves time for another before leases expire.
+func (c Config) callTimeout() time.Duration { return c.Expiry / 2 }
 
-// renew extends the lease every heartbeat until ctx is done. It calls lose once, when the lease belongs to another or is
-// about to expire unrenewed.
-func (c Config) renew(ctx context.Context, cat Leases, lease catalog.Lease, log *slog.Logger, lose context.CancelCauseFunc) {
-	// The time counts from before the call, so that the owner gives up before the catalog gives the lease away.
-	good := time.Now()
-	ticker := time.NewTicker(c.Heartbeat)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		begun := time.Now()
-		callCtx, cancel := context.WithDeadline(ctx, good.Add(c.Expiry))
-		_, err := cat.RenewLease(callCtx, lease, c.Expiry)
-		cancel()
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err == nil:
-			good = begun
-		case errors.Is(err, catalog.ErrLeaseLost):
-			lose(ErrLost)
-			return
-		default:
-			log.Warn("lease not renewed", "lease", lease.Name, "err", err)
-			if time.Now().Add(c.Heartbeat / 2).After(good.Add(c.Expiry)) {
-				lose(fmt.Errorf("%w: not renewed for %s: %w", ErrLost, time.Since(good).Round(time.Millisecond), err))
-				return
-			}
-		}
-	}
-}
+// Work is done under a lease. It should go on until ctx ends, finish what must not be cut, and return; when it returns
+// before, it is called again after a pause, here or in another process. context.Cause(ctx) says why it ends: ErrLost,
+// ErrSurplus, or the end of Share's context.
+type Work func(ctx context.Context, lease catalog.Lease) error
 
-func (c Config) release(ctx context.Context, cat Leases, lease catalog.Lease, log *slog.Logger) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.ReleaseTimeout)
-	defer cancel()
-	if err := cat.ReleaseLease(ctx, lease); err != nil && !errors.Is(err, catalog.ErrLeaseLost) {
-		log.Warn("lease not released; it expires", "lease", lease.Name, "err", err)
-	}
-}
-
-func wait(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
+// Share is Keeper.Share of a keeper that has nothing else to share.
+func (c Config) Share(ctx context.Context, cat Leases, role string, names []string, owner string, log *slog.Logger, work Work) {
+	NewKeeper(c, cat, owner, log).Share(ctx, role, names, work)
 }
