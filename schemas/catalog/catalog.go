@@ -16,8 +16,8 @@ type Catalog interface {
 	Close() error
 	// Ping reports whether the store answers.
 	Ping(ctx context.Context) error
-	// Now returns the store's clock. Times that one process writes and another compares are of this clock: processes' own
-	// may differ by hours.
+	// Now returns the time by the store's clock. Leases, claims and retirements are stamped and judged by this clock alone, so
+	// a process whose own clock is wrong does no harm; whatever is compared with a time from the catalog must come from here.
 	Now(ctx context.Context) (int64, error)
 
 	// Setting returns the value of a key, and whether the key is set.
@@ -32,7 +32,7 @@ type Catalog interface {
 
 	// AcquireLease takes the lease when nobody holds it, when it has expired, or when owner holds it already (a process
 	// that restarts under its old name need not wait). Each acquisition gets an epoch one above the last.
-	// While another owner holds it the error is a *HeldError.
+	// While another owner holds it the error is a *HeldError. Times are the store's (Now).
 	AcquireLease(ctx context.Context, name, owner string, ttl time.Duration) (Lease, error)
 	// RenewLease extends the lease from now by ttl. It must fail with ErrLeaseLost when another acquisition took place,
 	// or the lease was released; a lease that expired and that nobody took is renewed.
@@ -109,7 +109,7 @@ type Catalog interface {
 	// its own commit number.
 	Partitions(ctx context.Context, sinceCommit int64) (PartitionDelta, error)
 
-	// RetiredBefore returns up to limit partitions that were retired before a time, oldest first.
+	// RetiredBefore returns up to limit partitions that were retired before a time of the store's clock (Now), oldest first.
 	RetiredBefore(ctx context.Context, t int64, limit int) ([]Partition, error)
 	// ForgetPartitions removes the rows of retired partitions; live ones and unknown numbers are left alone.
 	ForgetPartitions(ctx context.Context, partNos []int64) error

@@ -22,4 +22,7 @@
 // generation's first sequence number.
 //
 // Times are int64 nanoseconds UTC since the Unix epoch. Names that end in No are surrogate keys of this catalog.
+//
+// There is one clock that processes share: the store's ([Catalog.Now]). Leases, claims on the backlog and the times of
+// retirements are its own. Times that describe data (of events, of inserts, of objects put) are what the writer says they are.
 package catalog

@@ -34,7 +34,8 @@ var (
 // HeldError says who holds a lease, and until when unless it is renewed. It matches ErrHeld.
 type HeldError struct {
 	Name, Owner string
-	Expires     int64
+	// Expires and Now are times of the store's clock: the lease is free in Expires - Now, whatever the caller's clock says.
+	Expires, Now int64
 }
 
 func (e *HeldError) Error() string {

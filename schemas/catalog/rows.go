@@ -49,7 +49,7 @@ type Generation struct {
 	FirstSeq uint64
 }
 
-// Lease is the right to work on something until Expires. A higher epoch of the same name always wins.
+// Lease is the right to work on something until Expires, by the store's clock. A higher epoch of the same name always wins.
 type Lease struct {
 	Name, Owner string // Owner is empty after a release
 	Epoch       int64
@@ -184,7 +184,7 @@ type Partition struct {
 	Procs                                          []byte // bitmap of ProcessBitmapBytes, or nil
 	Key                                            string
 	SrcHash                                        []byte
-	Added, Retired /* commit numbers */, RetiredAt int64 // Retired 0 = live
+	Added, Retired /* commit numbers */, RetiredAt int64 // Retired 0 = live; RetiredAt by the store's clock
 }
 
 // PartitionDelta is what changed after a commit number.

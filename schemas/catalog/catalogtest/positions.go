@@ -3,6 +3,7 @@ package catalogtest
 import (
 	"context"
 	"errors"
+	"math"
 	"sync"
 	"testing"
 	"time"
@@ -40,6 +41,51 @@ func testGenerations(t *testing.T, cat catalog.Catalog) {
 }
 
 const long = time.Hour
+
+// testClock: leases, claims and retirements are stamped by the clock that Now shows.
+func testClock(t *testing.T, cat catalog.Catalog) {
+	ctx := t.Context()
+	now := func() int64 { t.Helper(); return must[int64](t)(cat.Now(ctx)) }
+	// between checks a stamp against the clock before and after the call that made it.
+	between := func(what string, before, stamp int64) {
+		t.Helper()
+		if after := now(); stamp < before || stamp > after {
+			t.Fatalf("%s stamped %d, clock %d to %d", what, stamp, before, after)
+		}
+	}
+	before := now()
+	if d := time.Duration(time.Now().UnixNano() - before).Abs(); d > 24*time.Hour {
+		t.Fatalf("the clock is off by %s: is it in nanoseconds?", d)
+	}
+	lease := must[catalog.Lease](t)(cat.AcquireLease(ctx, "x", "a", long))
+	between("lease", before, lease.Expires-int64(long))
+	before = now()
+	lease = must[catalog.Lease](t)(cat.RenewLease(ctx, lease, long))
+	between("renewal", before, lease.Expires-int64(long))
+	before = now()
+	var held *catalog.HeldError
+	if _, err := cat.AcquireLease(ctx, "x", "b", long); !errors.As(err, &held) || held.Expires != lease.Expires {
+		t.Fatalf("held: %v", err)
+	}
+	between("refusal", before, held.Now)
+
+	archive(t, cat, step(0, 9))
+	view(t, cat, leap(0, 9, span(1, 9)))
+	before = now()
+	b := claim(t, cat, "a", long)
+	between("claim", before, b.Expires-int64(long))
+	before = now()
+	b = must[catalog.Backlog](t)(cat.RenewBacklog(ctx, b, long))
+	between("renewed claim", before, b.Expires-int64(long))
+
+	view(t, cat, &catalog.ViewCommit{Added: []catalog.Partition{partition(1)}})
+	part := must[catalog.PartitionDelta](t)(cat.Partitions(ctx, 0)).Added[0]
+	before = now()
+	view(t, cat, &catalog.ViewCommit{Retired: []int64{part.PartNo}})
+	retired := must[[]catalog.Partition](t)(cat.RetiredBefore(ctx, math.MaxInt64, 1))
+	between("retirement", before, retired[0].RetiredAt)
+	equal(t, "not before", len(must[[]catalog.Partition](t)(cat.RetiredBefore(ctx, before, 1))), 0)
+}
 
 func testLeaseEpochs(t *testing.T, cat catalog.Catalog) {
 	ctx := t.Context()

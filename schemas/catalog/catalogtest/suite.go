@@ -21,6 +21,7 @@ func Run(t *testing.T, open func(t *testing.T) catalog.Catalog) {
 	}{
 		{"SettingsAreSetOnce", testSettings},
 		{"GenerationsOpenOnce", testGenerations},
+		{"OneClockStampsAll", testClock},
 		{"LeaseEpochsGrow", testLeaseEpochs},
 		{"LeaseExpires", testLeaseExpires},
 		{"LeaseHasOneHolder", testLeaseOneHolder},

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"time"
 
 	"github.com/micromegas-go/micromegas/schemas/catalog"
 	"github.com/micromegas-go/micromegas/schemas/telemetry"
@@ -215,7 +214,7 @@ func (a *archiving) packs() error {
 		}
 		created := pack.Created
 		if created == 0 {
-			created = time.Now().UnixNano()
+			created = clock()
 		}
 		adopted := int64(min(i, 1))
 		no, err := a.t.queryInt(insertPack, className(a.c.Shard.Class), int64(a.c.Shard.Gen), int64(a.c.Shard.Shard),

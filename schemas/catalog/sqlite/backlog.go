@@ -74,7 +74,7 @@ func claimed(t *tx, b *catalog.Backlog, query string, args ...driver.Value) (fou
 // ClaimBacklog implements catalog.Catalog.
 func (db *DB) ClaimBacklog(ctx context.Context, consumer, owner string, ttl time.Duration) (b catalog.Backlog, found bool, err error) {
 	err = db.writer.do(ctx, func(t *tx) (err error) {
-		now := time.Now().UnixNano()
+		now := clock()
 		found, err = claimed(t, &b, `UPDATE backlog SET owner = ?1, epoch = epoch + 1, expires = ?2 WHERE range_no = (
   SELECT range_no FROM backlog WHERE consumer = ?3 AND (owner = '' OR owner = ?1 OR expires < ?4)
   ORDER BY owner = '' DESC, gen DESC, last_seq DESC, class, shard LIMIT 1)
@@ -92,7 +92,7 @@ func (db *DB) RenewBacklog(ctx context.Context, b catalog.Backlog, ttl time.Dura
 	now := b
 	err := db.writer.do(ctx, func(t *tx) error {
 		found, err := claimed(t, &now, "UPDATE backlog SET expires = ? WHERE range_no = ? AND owner = ? AND epoch = ? RETURNING "+backlogColumns,
-			time.Now().UnixNano()+int64(ttl), b.RangeNo, b.Owner, b.Epoch)
+			clock()+int64(ttl), b.RangeNo, b.Owner, b.Epoch)
 		if err == nil && !found {
 			err = catalog.ErrLeaseLost
 		}

@@ -20,7 +20,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync/atomic"
-	"time"
 
 	"modernc.org/sqlite"
 
@@ -135,9 +134,6 @@ func (db *DB) Ping(ctx context.Context) error {
 	_, err := db.CommitNo(ctx)
 	return err
 }
-
-// Now is the machine's clock: one process has the file.
-func (db *DB) Now(ctx context.Context) (int64, error) { return time.Now().UnixNano(), ctx.Err() }
 
 // snapshot runs fn inside one read transaction: all it reads is of one moment.
 func (db *DB) snapshot(ctx context.Context, fn func(*sql.Tx) error) error {

@@ -71,12 +71,26 @@ func (db *DB) OpenGeneration(ctx context.Context, g catalog.Generation) error {
 	})
 }
 
+// clock is the store's clock: the machine's, since one process alone serves the file.
+func clock() int64 { return time.Now().UnixNano() }
+
+// Now implements catalog.Catalog.
+func (db *DB) Now(ctx context.Context) (int64, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	if db.closed.Load() {
+		return 0, catalog.ErrClosed
+	}
+	return clock(), nil
+}
+
 // AcquireLease implements catalog.Catalog.
 func (db *DB) AcquireLease(ctx context.Context, name, owner string, ttl time.Duration) (catalog.Lease, error) {
 	lease := catalog.Lease{Name: name, Owner: owner}
 	err := db.writer.do(ctx, func(t *tx) error {
-		now := time.Now().UnixNano()
-		held := &catalog.HeldError{Name: name}
+		now := clock()
+		held := &catalog.HeldError{Name: name, Now: now}
 		epoch := int64(0)
 		err := t.query("SELECT owner, epoch, expires FROM leases WHERE name = ?", func(row []driver.Value) error {
 			held.Owner, _ = row[0].(string)
@@ -104,7 +118,7 @@ func (db *DB) AcquireLease(ctx context.Context, name, owner string, ttl time.Dur
 // RenewLease implements catalog.Catalog.
 func (db *DB) RenewLease(ctx context.Context, l catalog.Lease, ttl time.Duration) (catalog.Lease, error) {
 	err := db.writer.do(ctx, func(t *tx) error {
-		l.Expires = time.Now().UnixNano() + int64(ttl)
+		l.Expires = clock() + int64(ttl)
 		return lost(t.exec(renewLease, l.Expires, l.Name, l.Owner, l.Epoch))
 	})
 	if err != nil {
@@ -146,12 +160,12 @@ const renewLease = "UPDATE leases SET expires = ? WHERE name = ? AND owner = ? A
 // KeepLeases implements catalog.Catalog.
 func (db *DB) KeepLeases(ctx context.Context, held []catalog.Lease, ttl time.Duration) (all []catalog.Lease, now int64, err error) {
 	if len(held) == 0 {
-		now = time.Now().UnixNano() // before the rows: what counts as free may be so for longer
+		now = clock() // before the rows: what counts as free may be so for longer
 		all, err = db.Leases(ctx)
 		return all, now, err
 	}
 	err = db.writer.do(ctx, func(t *tx) error {
-		now = time.Now().UnixNano()
+		now = clock()
 		for _, l := range held {
 			if _, err := t.exec(renewLease, now+int64(ttl), l.Name, l.Owner, l.Epoch); err != nil {
 				return err

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/micromegas-go/micromegas/schemas/catalog"
 	"github.com/micromegas-go/micromegas/schemas/telemetry"
@@ -69,7 +68,7 @@ func moveView(t *tx, consumer string, m catalog.Move) error {
 }
 
 func retire(t *tx, partNos []int64, commitNo int64) error {
-	now := time.Now().UnixNano()
+	now := clock()
 	for _, no := range partNos {
 		n, err := t.exec("UPDATE partitions SET retired = ?, retired_at = ? WHERE part_no = ? AND retired IS NULL", commitNo, now, no)
 		if err != nil {
