@@ -55,11 +55,13 @@ type Catalog interface {
 	// ArchivePositions returns the checkpoints of consumer "archive", one per shard and generation that has one.
 	ArchivePositions(ctx context.Context) (map[ShardID]uint64, error)
 
-	// ExistingBlocks tells for each key, in order, whether the block is archived.
+	// ExistingBlocks tells for each key, in order, whether the catalog has a row of the block. Of a block that is frozen it may have
+	// none: see Frozen.
 	ExistingBlocks(ctx context.Context, keys []BlockKey) ([]bool, error)
 	// CommitArchive writes one step of an archive owner: ErrConflict when checkpoint or epoch moved, ErrDuplicateBlocks when
 	// a block of the commit is archived already (settle with ExistingBlocks, and commit again with a skip in its place),
-	// ErrObjectsTooOld when its objects may be collected soon.
+	// ErrFrozen when blocks began in times of which rows are frozen and c.Frozen is not the version of these files (look the keys
+	// up in them, and commit again with skips and the version), ErrObjectsTooOld when its objects may be collected soon.
 	CommitArchive(ctx context.Context, c *ArchiveCommit) error
 
 	// CommitView writes one step of a view's owner or builder and returns the commit number: ErrConflict when a checkpoint,
@@ -95,13 +97,29 @@ type Catalog interface {
 	Streams(ctx context.Context, ids []telemetry.ID) ([]StreamRow, error)
 	// StreamTag returns the tag of a registered stream; false for an unknown stream and for a stub.
 	StreamTag(ctx context.Context, id telemetry.ID) (telemetry.Tag, bool, error)
-	// BlocksSince returns the blocks archived after the given positions (a missing shard: from its start), in whole
+	// BlocksSince returns the blocks archived after the given positions (a missing shard: from its start) that are not frozen, in whole
 	// commits and in order of position within a shard, and the positions up to which the answer is complete. It stops after
 	// the commit that reaches limit; limit <= 0 means all. Blocks of stubs are included.
 	BlocksSince(ctx context.Context, after map[ShardID]uint64, limit int) ([]BlockRow, map[ShardID]uint64, error)
 	// PacksAfter returns up to limit packs of frames that hold a sequence number above seq, ordered by first sequence
 	// number. Adopted objects are not among them.
 	PacksAfter(ctx context.Context, s ShardID, seq uint64, limit int) ([]Pack, error)
+
+	// Frozen returns the live files that may hold a block that was under way in [begin, end], both included, ordered by part number.
+	Frozen(ctx context.Context, begin, end int64) (Frozen, error)
+	// Freezable returns what may be frozen of the blocks that began before a time or after another: rows at positions that archive
+	// and, in the eager class, ConsumerViews have passed, below all open backlog. ErrStale while SweepFrozen has not come to its end.
+	Freezable(ctx context.Context, before, after int64) (Freezable, error)
+	// FreezableBlocks returns up to limit rows of a span with keys above after, ordered by key; a nil after: from the first. At one
+	// version and up to positions that Freezable returned with it, the rows of a span never change.
+	FreezableBlocks(ctx context.Context, s FreezeSpan, after *BlockKey, limit int) ([]FrozenBlock, error)
+	// CommitFreeze takes the rows of a span out of the catalog's blocks and puts their files in place, as one commit that changes
+	// partitions, and returns its number: the new version. ErrStale when the version moved, when the span has another number of rows than
+	// c.Moved, and when a file to retire is not live; ErrObjectsTooOld when its objects may be collected soon.
+	// No reader sees the rows any more, but the store may keep them until SweepFrozen.
+	CommitFreeze(ctx context.Context, c *FreezeCommit) (version int64, err error)
+	// SweepFrozen removes about limit of the rows that CommitFreeze took out, in one short transaction, and reports whether more are left.
+	SweepFrozen(ctx context.Context, limit int) (more bool, err error)
 
 	// CommitNo returns the number of the last commit that changed partitions.
 	CommitNo(ctx context.Context) (int64, error)

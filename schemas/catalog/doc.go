@@ -15,6 +15,8 @@
 //   - An object exists for readers from the commit that names it on. What no row names is an orphan, whatever it holds.
 //   - A process, a stream and a block are registered once; the first registration wins. Times of processes, streams and
 //     blocks are kept in whole microseconds (see [TruncateToMicroseconds]), also where keys are compared.
+//   - A block, once archived, is at each commit number either a row or in exactly one live file of frozen rows. No block is archived
+//     twice: a commit with a block of frozen times must say at which version its caller has looked into the files.
 //   - Commit numbers grow by one with each change of the set of partitions, and Partitions answers for one commit number.
 //
 // Know first: a [ShardID] with a sequence number is a position on the bus, and never means two things, because a

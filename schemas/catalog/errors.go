@@ -13,10 +13,12 @@ var (
 	ErrConflict = errors.New("catalog: checkpoint or epoch moved")
 	// ErrDuplicateBlocks: a block of the commit is archived already. Nothing of the commit happened.
 	ErrDuplicateBlocks = errors.New("catalog: a block of the commit is archived already")
+	// ErrFrozen: blocks of the commit began in times of which rows are frozen. Nothing of the commit happened.
+	ErrFrozen = errors.New("catalog: blocks of the commit began in frozen times")
 	// ErrArchiveBehind: archive has not passed a position that the view commit moves to. Ask it to, and repeat.
 	ErrArchiveBehind = errors.New("catalog: archive is behind the view's new position")
-	// ErrStale: a partition to retire or a parked copy to remove is gone; somebody else did the work.
-	ErrStale = errors.New("catalog: a partition or parked copy of the commit is gone")
+	// ErrStale: a partition to retire, a parked copy to remove or rows to freeze are gone; somebody else did the work.
+	ErrStale = errors.New("catalog: a partition, parked copy or block row of the commit is gone")
 	// ErrObjectsTooOld: the commit's objects were put so long ago that garbage collection may take them. Write them again.
 	ErrObjectsTooOld = errors.New("catalog: objects of the commit are too old")
 	// ErrLeaseLost: the lease has another epoch, or was released.

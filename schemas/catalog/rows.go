@@ -16,6 +16,9 @@ const (
 	ConsumerViews = "views"
 )
 
+// ClassEager is the class of shards that ConsumerViews reads.
+const ClassEager byte = 'e'
+
 // MaxObjectAge is how long after its first object was put a commit is still taken. Garbage collection takes orphans after
 // twice this time, so that no commit names an object that is being collected.
 const MaxObjectAge = 30 * time.Minute
@@ -206,6 +209,7 @@ type Stats struct {
 	RetiredPartitions          int64
 	Skips, Parked, Dead        int64
 	Backlog, BacklogFrames     int64 // open ranges, and positions in them
+	FrozenFiles, FrozenBlocks  int64 // of the partitions and of Blocks
 	CommitNo                   int64
 }
 

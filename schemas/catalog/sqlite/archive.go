@@ -23,6 +23,9 @@ func (db *DB) CommitArchive(ctx context.Context, c *catalog.ArchiveCommit) error
 		if err := moveCheckpoint(t, catalog.ConsumerArchive, catalog.Move{Shard: c.Shard, From: c.From, To: c.To, Epoch: c.Epoch}); err != nil {
 			return err
 		}
+		if err := checkFrozen(t, c); err != nil {
+			return fmt.Errorf("archive %s to %d: %w", c.Shard, c.To, err)
+		}
 		a := archiving{t: t, c: c, numbers: newNumbers()}
 		for _, step := range []func() error{a.processes, a.streams, a.packs, a.blocks, a.lastSeen, a.skips} {
 			if err := step(); err != nil {

@@ -225,6 +225,9 @@ const selectBlocks = `SELECT b.block_id, s.stream_id, p.process_id, b.begin_time
 FROM blocks b JOIN streams s USING(stream_no) JOIN processes p USING(process_no)
 WHERE b.pack_no = ? ORDER BY b.pack_off`
 
+// packsInStep is how many packs are listed at a time.
+const packsInStep = 256
+
 // BlocksSince implements catalog.Catalog.
 func (db *DB) BlocksSince(ctx context.Context, after map[catalog.ShardID]uint64, limit int) ([]catalog.BlockRow, map[catalog.ShardID]uint64, error) {
 	if limit <= 0 {
@@ -240,16 +243,20 @@ func (db *DB) BlocksSince(ctx context.Context, after map[catalog.ShardID]uint64,
 		if err != nil {
 			return err
 		}
-		shards := slices.SortedFunc(maps.Keys(archived), catalog.ShardID.Compare)
-		tags := tagCache{}
-		for _, s := range shards {
-			if len(all) >= limit {
+		r := blockReader{t: t, tags: tagCache{}, limit: limit}
+		if err := r.open(ctx); err != nil {
+			return err
+		}
+		defer r.close()
+		for _, s := range slices.SortedFunc(maps.Keys(archived), catalog.ShardID.Compare) {
+			if len(r.all) >= limit {
 				break
 			}
-			if all, positions[s], err = blocksOfShard(ctx, t, tags, all, s, after[s], archived[s], limit); err != nil {
+			if positions[s], err = r.shard(ctx, s, after[s], archived[s]); err != nil {
 				return fmt.Errorf("shard %s: %w", s, err)
 			}
 		}
+		all = r.all
 		return nil
 	})
 	if err != nil {
@@ -258,50 +265,82 @@ func (db *DB) BlocksSince(ctx context.Context, after map[catalog.ShardID]uint64,
 	return all, positions, nil
 }
 
-// packsInStep is how many packs are listed at a time.
-const packsInStep = 256
+// blockReader reads block rows in order of position.
+type blockReader struct {
+	t         *sql.Tx
+	st        *sql.Stmt // selectBlocks
+	tags      tagCache
+	hidden    hidden
+	firstPack int64 // the least number of a pack that has rows; the frozen ones before are very many in the end
+	limit     int
+	all       []catalog.BlockRow
+}
 
-// blocksOfShard appends the blocks of a shard after a position, up to the end of the commit that reaches limit, and returns
-// the position reached.
-func blocksOfShard(ctx context.Context, t *sql.Tx, tags tagCache, all []catalog.BlockRow, s catalog.ShardID, after, archived uint64, limit int) ([]catalog.BlockRow, uint64, error) {
-	st, err := t.PrepareContext(ctx, selectBlocks)
-	if err != nil {
-		return nil, 0, err
+func (r *blockReader) open(ctx context.Context) (err error) {
+	if r.hidden, err = readHidden(ctx, r.t); err != nil {
+		return err
 	}
-	defer func() { _ = st.Close() }() // it only read
+	if err := r.t.QueryRowContext(ctx, "SELECT coalesce(min(pack_no), 0) FROM blocks").Scan(&r.firstPack); err != nil {
+		return err
+	}
+	r.st, err = r.t.PrepareContext(ctx, selectBlocks)
+	return err
+}
+
+func (r *blockReader) close() { _ = r.st.Close() } // it only read
+
+// shard appends the blocks of a shard after a position, up to the end of the commit that reaches the limit, and returns the
+// position reached.
+func (r *blockReader) shard(ctx context.Context, s catalog.ShardID, after, archived uint64) (uint64, error) {
 	if after >= archived {
-		return all, after, nil
+		return after, nil
 	}
+	first, err := r.first(ctx, s)
+	if err != nil || first == 0 {
+		return archived, err
+	}
+	after = max(after, first-1)
 	for {
 		// An adopted body comes with the pack whose frames point to it, so all of a commit is read before the position moves.
-		packs, err := collect(ctx, t, scanPack, selectPacks+`WHERE class = ?1 AND gen = ?2 AND shard = ?3 AND last_seq > ?4 AND last_seq <=
+		packs, err := collect(ctx, r.t, scanPack, selectPacks+`WHERE class = ?1 AND gen = ?2 AND shard = ?3 AND last_seq > ?4 AND last_seq <=
   coalesce((SELECT max(last_seq) FROM (SELECT last_seq FROM packs WHERE class = ?1 AND gen = ?2 AND shard = ?3 AND last_seq > ?4 AND adopted = 0
     ORDER BY last_seq LIMIT ?5)), 0)
 ORDER BY last_seq, adopted DESC`, className(s.Class), s.Gen, s.Shard, signed(after), packsInStep)
 		if err != nil {
-			return nil, 0, err
+			return 0, err
 		}
 		for i := range packs {
-			if all, err = blocksOfPack(ctx, st, tags, all, &packs[i]); err != nil {
-				return nil, 0, fmt.Errorf("pack %s: %w", packs[i].Key, err)
+			if err = r.pack(ctx, &packs[i]); err != nil {
+				return 0, fmt.Errorf("pack %s: %w", packs[i].Key, err)
 			}
 			if !packs[i].Adopted {
 				after = packs[i].LastSeq
-				if len(all) >= limit {
-					return all, after, nil
+				if len(r.all) >= r.limit {
+					return after, nil
 				}
 			}
 		}
 		if len(packs) == 0 {
-			return all, archived, nil // what is left moved the checkpoint only
+			return archived, nil // what is left moved the checkpoint only
 		}
 	}
 }
 
-func blocksOfPack(ctx context.Context, st *sql.Stmt, tags tagCache, all []catalog.BlockRow, pack *catalog.Pack) ([]catalog.BlockRow, error) {
-	rows, err := st.QueryContext(ctx, pack.No)
+// first returns the first sequence number of a shard's first pack of those that may have rows; 0 = there is none. Pack numbers and
+// sequence numbers of a shard rise together.
+func (r *blockReader) first(ctx context.Context, s catalog.ShardID) (seq uint64, err error) {
+	err = r.t.QueryRowContext(ctx, "SELECT first_seq FROM packs NOT INDEXED WHERE pack_no >= ? AND class = ? AND gen = ? AND shard = ? ORDER BY pack_no LIMIT 1",
+		r.firstPack, className(s.Class), s.Gen, s.Shard).Scan(&seq)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, nil
+	}
+	return seq, err
+}
+
+func (r *blockReader) pack(ctx context.Context, pack *catalog.Pack) error {
+	rows, err := r.st.QueryContext(ctx, pack.No)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer rows.Close()
 	for rows.Next() {
@@ -309,16 +348,19 @@ func blocksOfPack(ctx context.Context, st *sql.Stmt, tags tagCache, all []catalo
 		var list sql.RawBytes
 		if err := rows.Scan(idColumn{&b.ID}, idColumn{&b.StreamID}, idColumn{&b.ProcessID}, &b.BeginTime, &b.EndTime, &b.BeginTicks, &b.EndTicks,
 			&b.ObjectOffset, &b.NbObjects, &b.InsertTime, &b.PayloadSize, &list, &b.PackOffset, &b.PackLength, &b.StreamKnown, &b.ProcessKnown); err != nil {
-			return nil, err
+			return err
+		}
+		if r.hidden.holds(b.BeginTime, pack) {
+			continue
 		}
 		if b.StreamKnown {
-			if b.Tag, err = tags.of(list); err != nil {
-				return nil, err
+			if b.Tag, err = r.tags.of(list); err != nil {
+				return err
 			}
 		}
-		all = append(all, b)
+		r.all = append(r.all, b)
 	}
-	return all, rows.Err()
+	return rows.Err()
 }
 
 // tagCache maps the text of tags to their tag: a few texts stand in millions of rows. It lives for one read.
@@ -345,9 +387,10 @@ func (db *DB) Stats(ctx context.Context) (catalog.Stats, error) {
   (SELECT count(*) FROM partitions WHERE retired IS NULL), (SELECT coalesce(sum(rows), 0) FROM partitions WHERE retired IS NULL),
   (SELECT coalesce(sum(size), 0) FROM partitions WHERE retired IS NULL), (SELECT count(*) FROM partitions WHERE retired IS NOT NULL),
   (SELECT count(*) FROM skips), (SELECT count(*) FROM parked WHERE dead = 0), (SELECT count(*) FROM parked WHERE dead = 1),
-  (SELECT count(*) FROM backlog), (SELECT coalesce(sum(last_seq - first_seq + 1), 0) FROM backlog), (SELECT commit_no FROM clock WHERE one = 1)`).
+  (SELECT count(*) FROM backlog), (SELECT coalesce(sum(last_seq - first_seq + 1), 0) FROM backlog),
+  (SELECT count(*) FROM frozen), (SELECT coalesce(sum(rows), 0) FROM frozen JOIN partitions USING(part_no)), (SELECT commit_no FROM clock WHERE one = 1)`).
 		Scan(&s.Processes, &s.Streams, &s.Blocks, &s.Packs, &s.PackBytes, &s.Partitions, &s.PartitionRows, &s.PartitionBytes, &s.RetiredPartitions,
-			&s.Skips, &s.Parked, &s.Dead, &s.Backlog, &s.BacklogFrames, &s.CommitNo)
+			&s.Skips, &s.Parked, &s.Dead, &s.Backlog, &s.BacklogFrames, &s.FrozenFiles, &s.FrozenBlocks, &s.CommitNo)
 	if err != nil {
 		return catalog.Stats{}, fmt.Errorf("count: %w", err)
 	}
