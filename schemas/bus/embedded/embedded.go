@@ -30,6 +30,8 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+
+	"github.com/micromegas-go/micromegas/schemas/bus"
 )
 
 const (
@@ -196,12 +198,8 @@ func (s *Server) InProcessConn() (net.Conn, error) {
 // Connect returns a connection in process. It reconnects after Restart, forever; while it is cut, publishing on it
 // fails at once instead of being buffered. The caller closes it.
 func (s *Server) Connect() (*nats.Conn, error) {
-	nc, err := nats.Connect("", nats.InProcessServer(s),
-		nats.Name("micromegas"), nats.MaxReconnects(-1), nats.ReconnectWait(reconnectWait), nats.ReconnectJitter(0, 0),
-		nats.ReconnectBufSize(-1), nats.IgnoreDiscoveredServers(), nats.SkipHostLookup(),
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			s.log.Debug("nats connection", "error", err) // without a handler the client prints to stderr
-		}))
+	nc, err := nats.Connect("", append(bus.ConnOptions(s.log), nats.InProcessServer(s),
+		nats.ReconnectWait(reconnectWait), nats.ReconnectJitter(0, 0), nats.IgnoreDiscoveredServers(), nats.SkipHostLookup())...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the embedded server: %w", err)
 	}

@@ -1,0 +1,14 @@
+package bus
+
+import (
+	"context"
+	"time"
+)
+
+// Forget deletes the server's record of r, for tests.
+func (r *Reader) Forget(ctx context.Context) error {
+	return r.bus.js.DeleteConsumer(ctx, r.shard.name, r.consumer)
+}
+
+// Distrust makes r ask at its next turn whether the stream holds more, for tests.
+func (r *Reader) Distrust() { r.heard = time.Now().Add(-2 * stallAfter) }
