@@ -19,8 +19,15 @@ const (
 	TargetViews   = "views"   // the owner of its eager views
 )
 
-// defaultFlush is how long a flush takes at most when the caller's context has no deadline.
-const defaultFlush = 2 * time.Second
+const (
+	// defaultFlush is how long a flush takes at most when the caller's context has no deadline.
+	defaultFlush = 2 * time.Second
+	// flushAgain is how long an owner is given before the shard is asked once more, and longer each time. One that was killed with
+	// the request in its hands never answers; whoever took over does, and one that only needs longer loses little: any answer counts.
+	flushAgain = 500 * time.Millisecond
+	// flushSoon is the pause after a repeated question that found no owner: the old one is gone, the new one is coming.
+	flushSoon = 50 * time.Millisecond
+)
 
 // FlushRequest asks the owner of a shard to commit what a query is about to read.
 type FlushRequest struct {
@@ -69,14 +76,55 @@ func flushSubject(target string, s Shard) string {
 	return fmt.Sprintf("flush.%s.%s.%d", target, s.Class, s.Shard)
 }
 
-// Flush asks the owner of a shard and waits for its answer. ErrNoOwner: nobody listens, which is known at once.
-// ErrUnavailable: the owner did not answer in time.
+// Flush asks the owner of a shard and waits for its answer, asking again while there is none: the owner may have died over it.
+// ErrNoOwner: nobody listens, which is known at once. ErrUnavailable: nobody answered in time.
 func (b *Bus) Flush(ctx context.Context, name Shard, req FlushRequest) (FlushReply, error) {
 	if _, set := ctx.Deadline(); !set {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, defaultFlush)
 		defer cancel()
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type result struct {
+		reply FlushReply
+		err   error
+	}
+	results := make(chan result)
+	ask := func() {
+		reply, err := b.flushOnce(ctx, name, req)
+		select {
+		case results <- result{reply, err}:
+		case <-ctx.Done():
+		}
+	}
+	go ask()
+	pause := flushAgain
+	again := time.NewTimer(pause)
+	defer again.Stop()
+	for waiting := 1; ; {
+		select {
+		case r := <-results:
+			if waiting--; waiting == 0 || r.err == nil && r.reply.Err == "" {
+				return r.reply, r.err
+			}
+			if errors.Is(r.err, ErrNoOwner) {
+				pause = flushAgain
+				again.Reset(flushSoon)
+			}
+		case <-again.C:
+			waiting++
+			go ask()
+			pause *= 2
+			again.Reset(pause)
+		case <-ctx.Done():
+			return FlushReply{}, fmt.Errorf("flush %s of shard %s: %w: %w", req.Target, name, ErrUnavailable, ctx.Err())
+		}
+	}
+}
+
+// flushOnce asks once.
+func (b *Bus) flushOnce(ctx context.Context, name Shard, req FlushRequest) (FlushReply, error) {
 	deadline, _ := ctx.Deadline()
 	m := flushMessage{
 		Views: req.Views, Begin: req.Begin, End: req.End, Gen: req.Gen, UpTo: req.UpTo,

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go"
 
 	"github.com/micromegas-go/micromegas/schemas/bus"
 	"github.com/micromegas-go/micromegas/schemas/bus/bustest"
@@ -92,4 +93,33 @@ func TestFlushHandlersAreBoundedAndEndWithStop(t *testing.T) {
 	if _, err := b.Flush(ctx, eager0, bus.FlushRequest{Target: bus.TargetArchive}); !errors.Is(err, bus.ErrUnavailable) {
 		t.Errorf("a silent owner: error %v, want ErrUnavailable", err)
 	}
+}
+
+// An owner that dies with a request in its hands never answers: whoever takes the shard over does.
+func TestFlushOutlivesAnOwnerThatDies(t *testing.T) {
+	e := bustest.NewEnv(t)
+	dying, heir, query := e.Connect(t), e.Open(t), e.Open(t)
+	got := make(chan struct{}, 1)
+	if _, err := dying.Subscribe("flush.views.eager.0", func(*nats.Msg) { got <- struct{}{} }); err != nil {
+		t.Fatal(err)
+	}
+	if err := dying.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		begun := time.Now()
+		reply, err := query.Flush(testContext(t), eager0, bus.FlushRequest{Target: bus.TargetViews})
+		if err != nil || reply.Seq != 7 {
+			t.Errorf("reply %+v, error %v after %v", reply, err, time.Since(begun))
+		}
+	})
+	<-got
+	dying.Close()
+	stop, err := heir.ServeFlush(bus.TargetViews, eager0, func(context.Context, bus.FlushRequest) bus.FlushReply { return bus.FlushReply{Seq: 7} })
+	if err != nil {
+		t.Fatal(err)
+	}
+	wg.Wait()
+	stop()
 }
