@@ -46,6 +46,17 @@ type localBucket interface {
 	LocalPath(key string) string
 }
 
+// creator is the optional ability of a bucket to write an object only where there is none, even when several try at once.
+type creator interface {
+	// Create returns false when there is an object, whose bytes stay.
+	Create(ctx context.Context, key string, data []byte) (created bool, err error)
+}
+
+// pinger is the optional ability of a bucket to say why it cannot be used.
+type pinger interface {
+	Ping(ctx context.Context) error
+}
+
 // sweeper is the optional ability of a bucket to remove what interrupted writes left behind.
 type sweeper interface {
 	SweepTemp(ctx context.Context, before time.Time) (removed int, err error)

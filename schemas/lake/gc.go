@@ -141,7 +141,7 @@ func (g *collection) unread(parts []catalog.Partition) []catalog.Partition {
 
 func (g *collection) orphans(ctx context.Context) error {
 	before := g.now.Add(-UnreferencedAge)
-	for _, prefix := range []string{PackPrefix, ViewPrefix, ClaimPrefix} {
+	for _, prefix := range collectedPrefixes {
 		batch := make([]Object, 0, gcBatch)
 		for o, err := range g.lake.List(ctx, prefix) {
 			if err != nil {

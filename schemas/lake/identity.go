@@ -44,7 +44,7 @@ func (l *Lake) Bind(ctx context.Context, s Settings) error {
 	case errors.Is(err, ErrNotFound) && bound:
 		return fmt.Errorf("%w: it lacks the object %s; was another bucket used before, or one in memory?", ErrForeign, IdentityKey)
 	case errors.Is(err, ErrNotFound):
-		if err := l.Put(ctx, IdentityKey, []byte(id)); err != nil {
+		if err := l.claim(ctx, id); err != nil {
 			return fmt.Errorf("bind lake: %w", err)
 		}
 	case err != nil:
@@ -58,4 +58,21 @@ func (l *Lake) Bind(ctx context.Context, s Settings) error {
 		}
 	}
 	return nil
+}
+
+// claim writes the identity of an empty bucket. Two catalogs may be at it at this moment, so where the store can it is written only
+// if there is none; elsewhere it is looked at again, which leaves a gap of one request.
+func (l *Lake) claim(ctx context.Context, id string) error {
+	if c, ok := l.bucket.(creator); ok {
+		if mine, err := c.Create(ctx, IdentityKey, []byte(id)); mine || err != nil {
+			return err
+		}
+	} else if err := l.Put(ctx, IdentityKey, []byte(id)); err != nil {
+		return err
+	}
+	found, err := l.Get(ctx, IdentityKey)
+	if err == nil && string(found) != id {
+		return fmt.Errorf("%w: another one took it at this moment", ErrForeign)
+	}
+	return err
 }

@@ -2,10 +2,13 @@ package lake_test
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
+	"sync"
 	"testing"
 
+	"github.com/micromegas-go/micromegas/deploy/parts"
 	"github.com/micromegas-go/micromegas/schemas/catalog/sqlite"
 	"github.com/micromegas-go/micromegas/schemas/lake"
 	"github.com/micromegas-go/micromegas/schemas/lake/laketest"
@@ -59,5 +62,54 @@ func TestBindingIsCompletedLater(t *testing.T) {
 	faults.Decide(nil)
 	if err := l.Bind(t.Context(), cat); err != nil {
 		t.Error(err)
+	}
+}
+
+// Of many catalogs that find one empty bucket at the same moment one gets it, and all others know it.
+func TestOneOfManyBindsABucket(t *testing.T) {
+	s := startS3(t)
+	for round := range 3 {
+		uri := s.URI(fmt.Sprintf("bucket-%d", round))
+		const n = 4
+		lakes, cats, errs := make([]*lake.Lake, n), make([]*sqlite.DB, n), make([]error, n)
+		for i := range n {
+			lakes[i], cats[i] = openLake(t, uri, lake.Options{}), openCatalog(t)
+		}
+		var wg sync.WaitGroup
+		for i := range n {
+			wg.Go(func() { errs[i] = lakes[i].Bind(t.Context(), cats[i]) })
+		}
+		wg.Wait()
+		bound := 0
+		for _, err := range errs {
+			if err == nil {
+				bound++
+			} else if !errors.Is(err, lake.ErrForeign) {
+				t.Error(err)
+			}
+		}
+		if bound != 1 {
+			t.Errorf("%d catalogs have the bucket, want 1: %v", bound, errs)
+		}
+	}
+}
+
+// The reply to the first write is lost: the second attempt finds the bucket's identity there, and knows it as its own.
+func TestBindingSurvivesLostReplies(t *testing.T) {
+	s := startS3(t)
+	f := startFaults(t, s)
+	l, cat := openLake(t, s.URIAt(f.URL(), "lake"), lake.Options{}), openCatalog(t)
+	f.Set(parts.Faults{LostReply: 0.3}, 3)
+	for i := range 10 {
+		if err := l.Bind(t.Context(), cat); err != nil {
+			t.Fatal(err)
+		}
+		if i == 9 && f.Counts().LostReply == 0 {
+			t.Error("no reply was lost")
+		}
+		if err := l.Delete(t.Context(), lake.IdentityKey); err != nil {
+			t.Fatal(err)
+		}
+		cat = openCatalog(t)
 	}
 }

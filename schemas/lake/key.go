@@ -3,6 +3,7 @@ package lake
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,6 +21,14 @@ const (
 	ViewPrefix  = "views/"
 	ClaimPrefix = bus.ClaimPrefix
 )
+
+// collectedPrefixes are where garbage collection looks.
+var collectedPrefixes = []string{PackPrefix, ViewPrefix, ClaimPrefix}
+
+// collected tells whether garbage collection looks at the key.
+func collected(key string) bool {
+	return slices.ContainsFunc(collectedPrefixes, func(p string) bool { return strings.HasPrefix(key, p) })
+}
 
 // MaxKey is the longest key in bytes: S3 allows 1,024, a folder bucket's path needs room for its root.
 const MaxKey = 512

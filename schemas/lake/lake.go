@@ -13,13 +13,9 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"net/url"
 	"os"
 	"path/filepath"
-	"runtime"
 	"sync"
-
-	"gocloud.dev/blob/memblob"
 )
 
 // Options are the optional settings of a lake.
@@ -47,8 +43,8 @@ type Lake struct {
 }
 
 // Open opens the bucket at a URI: file:///folder (made when it is not there) or mem:// (a new, empty one).
-func Open(_ context.Context, uri string, opts Options) (*Lake, error) {
-	b, err := openBucket(uri, opts)
+func Open(ctx context.Context, uri string, opts Options) (*Lake, error) {
+	b, err := openBucket(ctx, uri, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -89,63 +85,6 @@ func (l *Lake) openCache(maxBytes int64) error {
 	}
 	l.copies, err = openCopies(filepath.Join(dir, "objects"), maxBytes, l.bucket)
 	return err
-}
-
-func openBucket(uri string, opts Options) (Bucket, error) {
-	u, err := url.Parse(uri)
-	if err != nil {
-		return nil, errors.New("object store URI: not a URI; want file:///folder or mem://") // the text may hold credentials
-	}
-	if u.RawQuery != "" || u.Fragment != "" || u.User != nil {
-		return nil, fmt.Errorf("object store URI %s://…: user, query and fragment mean nothing here", u.Scheme)
-	}
-	switch u.Scheme {
-	case "file":
-		fsys := opts.FS
-		if fsys == nil {
-			fsys = OS()
-		}
-		dir, err := filePath(u)
-		if err != nil {
-			return nil, err
-		}
-		return NewFolder(dir, fsys)
-	case "mem":
-		if u.Host != "" || u.Path != "" {
-			return nil, fmt.Errorf("object store URI %s: memory has no path; want mem://", uri)
-		}
-		return NewCloud(memblob.OpenBucket(nil)), nil
-	}
-	return nil, fmt.Errorf("object store URI: scheme %q is not supported; want file:///folder or mem://", u.Scheme)
-}
-
-// filePath is the absolute path of a file URI.
-func filePath(u *url.URL) (string, error) {
-	if u.Host != "" && u.Host != "localhost" {
-		return "", fmt.Errorf("object store URI %s: want three slashes and an absolute path, as in file:///var/lib/micromegas", u)
-	}
-	path := u.Path
-	if runtime.GOOS == "windows" && len(path) > 2 && path[0] == '/' && path[2] == ':' {
-		path = path[1:] // file:///C:/lake
-	}
-	path = filepath.FromSlash(path)
-	if !filepath.IsAbs(path) {
-		return "", fmt.Errorf("object store URI %s: the path must be absolute, as in file:///var/lib/micromegas", u)
-	}
-	return path, nil
-}
-
-// FolderURI is the URI of a folder bucket.
-func FolderURI(dir string) (string, error) {
-	abs, err := filepath.Abs(dir)
-	if err != nil {
-		return "", err
-	}
-	path := filepath.ToSlash(abs)
-	if path[0] != '/' {
-		path = "/" + path
-	}
-	return (&url.URL{Scheme: "file", Path: path}).String(), nil
 }
 
 // Close closes the bucket and removes a temporary cache folder.
@@ -250,8 +189,12 @@ func (l *Lake) List(ctx context.Context, prefix string) iter.Seq2[Object, error]
 	}
 }
 
-// Ping asks the bucket for its first object: what /ready needs to know.
+// Ping asks the bucket for its first object: what a start and /ready need to know. Of a bucket beyond a network the error is a
+// *StoreError that says what is wrong.
 func (l *Lake) Ping(ctx context.Context) error {
+	if p, ok := l.bucket.(pinger); ok {
+		return p.Ping(ctx)
+	}
 	for _, err := range l.List(ctx, "") {
 		return err
 	}

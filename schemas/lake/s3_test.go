@@ -1,0 +1,123 @@
+package lake_test
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/micromegas-go/micromegas/deploy/parts"
+	"github.com/micromegas-go/micromegas/schemas/lake"
+	"github.com/micromegas-go/micromegas/schemas/lake/laketest"
+)
+
+// startS3 starts a server that this process is let into.
+func startS3(t *testing.T) *parts.S3 {
+	t.Helper()
+	s, err := parts.StartS3(t.Context(), t.TempDir())
+	if err != nil {
+		prerequisite(t, "an S3 server, which is built from deploy/tools/go.mod", err)
+	}
+	s.Setenv(t.Setenv)
+	t.Cleanup(func() {
+		if err := s.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// prerequisite skips a test whose server cannot be had, except where it must.
+func prerequisite(t *testing.T, what string, err error) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatalf("this test needs %s: %v", what, err)
+	}
+	t.Skipf("this test needs %s: %v", what, err)
+}
+
+func startFaults(t *testing.T, s *parts.S3) *parts.HTTPFaults {
+	t.Helper()
+	f, err := parts.StartHTTPFaults(s.Endpoint())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := f.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return f
+}
+
+func openLake(t *testing.T, uri string, opts lake.Options) *lake.Lake {
+	t.Helper()
+	l, err := lake.Open(t.Context(), uri, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closeLake(t, l) })
+	return l
+}
+
+// newBucket opens a new, empty bucket of a server by way of an endpoint.
+func newBucket(t *testing.T, s *parts.S3, endpoint string, counter *atomic.Int64) lake.Bucket {
+	t.Helper()
+	uri := s.URIAt(endpoint, fmt.Sprintf("bucket-%d", counter.Add(1)))
+	b, err := lake.OpenBucket(t.Context(), uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestS3Bucket(t *testing.T) {
+	s := startS3(t)
+	var counter atomic.Int64
+	laketest.Run(t, func(t *testing.T) lake.Bucket { return newBucket(t, s, s.Endpoint(), &counter) })
+	t.Run("prefix", func(t *testing.T) {
+		laketest.Run(t, func(t *testing.T) lake.Bucket {
+			uri := s.URI("shared")
+			uri = strings.Replace(uri, "shared?", fmt.Sprintf("shared/some/place-%d?", counter.Add(1)), 1)
+			b, err := lake.OpenBucket(t.Context(), uri)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return b
+		})
+	})
+}
+
+// TestS3BucketThroughFaults is the same with one request in twenty going wrong, and says what it cost.
+func TestS3BucketThroughFaults(t *testing.T) {
+	s := startS3(t)
+	f := startFaults(t, s)
+	var counter atomic.Int64
+	var stats lake.RemoteStats
+	begun := time.Now()
+	f.Set(parts.Every(0.05, time.Hour), 1)
+	laketest.Run(t, func(t *testing.T) lake.Bucket {
+		b := newBucket(t, s, f.URL(), &counter)
+		t.Cleanup(func() { stats = addStats(stats, b.(interface{ RemoteStats() lake.RemoteStats }).RemoteStats()) })
+		return b
+	})
+	c := f.Counts()
+	t.Logf("%d operations in %s, %d requests of which %d went wrong (%d×500, %d×503, %d time-outs, %d torn, %d replies lost): %d tried again, %d failed",
+		stats.Operations, time.Since(begun).Round(time.Millisecond), c.Requests, c.Faults(), c.Error500, c.Error503, c.Timeouts, c.Torn, c.LostReply,
+		stats.Retries, stats.Failures)
+	if c.Faults() == 0 || stats.Failures != 0 || stats.Retries < c.Faults() {
+		t.Errorf("stats = %+v, faults = %+v", stats, c)
+	}
+}
+
+func addStats(a, b lake.RemoteStats) lake.RemoteStats {
+	a.Operations += b.Operations
+	a.Retries += b.Retries
+	a.Failures += b.Failures
+	a.Timeouts += b.Timeouts
+	a.Refused += b.Refused
+	a.Connections += b.Connections
+	return a
+}
