@@ -97,10 +97,7 @@ func compose(t *testing.T, file string, values map[string]string) ([]byte, error
 	}
 	cmd := exec.CommandContext(t.Context(), "go", "run", "./compose", path)
 	cmd.Dir = "../tools"
-	cmd.Env = os.Environ()
-	for name, value := range values {
-		cmd.Env = append(cmd.Env, name+"="+value)
-	}
+	cmd.Env = environ(values)
 	var problem bytes.Buffer
 	cmd.Stderr = &problem
 	out, err := cmd.Output()
@@ -108,6 +105,15 @@ func compose(t *testing.T, file string, values map[string]string) ([]byte, error
 		return problem.Bytes(), err
 	}
 	return out, nil
+}
+
+// environ is this process's environment with values added.
+func environ(values map[string]string) []string {
+	env := os.Environ()
+	for name, value := range values {
+		env = append(env, name+"="+value)
+	}
+	return env
 }
 
 // load returns the compose file as a project.
@@ -130,10 +136,7 @@ func TestComposeFileIsValid(t *testing.T) {
 	load(t, values)
 	if exec.CommandContext(t.Context(), "docker", "compose", "version").Run() == nil {
 		cmd := exec.CommandContext(t.Context(), "docker", "compose", "--file", "compose.yaml", "config", "--quiet")
-		cmd.Env = os.Environ()
-		for name, value := range values {
-			cmd.Env = append(cmd.Env, name+"="+value)
-		}
+		cmd.Env = environ(values)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("docker compose config: %v\n%s", err, out)
 		}
@@ -342,6 +345,9 @@ func TestNATSConfiguration(t *testing.T) {
 	for _, route := range o.Routes {
 		if _, ok := p.Services[route.Hostname()]; !ok {
 			t.Errorf("route to %s: no such service", route.Host)
+		}
+		if secret, _ := route.User.Password(); route.User.Username() != o.Cluster.Username || secret != password {
+			t.Errorf("route to %s would be refused", route.Host)
 		}
 	}
 	if len(o.Routes) != 3 {
