@@ -176,7 +176,7 @@ func TestMistakesDoNotTellSecrets(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
-			cmd := exec.CommandContext(ctx, binary(t), serveArgs(t.TempDir())...)
+			cmd := exec.CommandContext(ctx, binary(t), serveArgs(t.TempDir(), "--start-timeout", "1s")...)
 			cmd.Env = append(os.Environ(), env)
 			out, err := cmd.CombinedOutput()
 			if err == nil || ctx.Err() != nil {

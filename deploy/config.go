@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/url"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -38,10 +37,20 @@ type Config struct {
 	HTTPAddr   string // ingestion, /health, /ready, /status
 	FlightAddr string // Arrow FlightSQL
 	Roles      []Role
+	Name       string // of this process among all that live; empty: its host and data folder
 
+	CatalogURI     string // a PostgreSQL server, with its password; empty or sqlite: a file below DataDir
 	ObjectStoreURI string // the lake's bucket; empty: a folder below DataDir
-	NATSURLs       string // a bus of its own; empty: the embedded server
-	NATSListen     string // address on which the embedded server takes other processes; empty: none
+	CacheBytes     int64  // bound of the copies of the bucket's objects on the local disk
+
+	NATSURLs                  string        // a bus of its own; empty: the embedded server
+	NATSCreds                 string        // file with the credentials for it
+	NATSCA, NATSCert, NATSKey string        // files for TLS to it: authorities, and this client's certificate
+	NATSListen                string        // address on which the embedded server takes other processes; empty: none
+	NATSToken                 string        // what it asks of them
+	BusShards                 int           // streams of each class; 0: what the catalog remembers, else 1 or 4
+	BusReplicas               int           // of each stream; 0: 3 where the cluster has as many servers, else 1
+	StartTimeout              time.Duration // for parts that cannot be reached yet
 
 	APIKeys     string // JSON [{"name","key"}]
 	DisableAuth bool
@@ -63,6 +72,8 @@ func DefaultConfig() Config {
 		HTTPAddr:         "127.0.0.1:9000",
 		FlightAddr:       "127.0.0.1:50051",
 		Roles:            slices.Clone(allRoles),
+		CacheBytes:       lake.DefaultCacheBytes,
+		StartTimeout:     30 * time.Second,
 		QueryMemory:      1 << 30,
 		QueryTimeout:     60 * time.Second,
 		QueryConcurrency: 4,
@@ -84,22 +95,42 @@ func bindConfig(fs *flag.FlagSet, c *Config, getenv func(string) string) func() 
 	env := envReader{getenv: getenv}
 	env.text("MICROMEGAS_DATA", &c.DataDir)
 	env.text("MICROMEGAS_OBJECT_STORE_URI", &c.ObjectStoreURI)
+	env.text("MICROMEGAS_NAME", &c.Name)
+	env.text("MICROMEGAS_SQL_CONNECTION_STRING", &c.CatalogURI)
 	env.text("MICROMEGAS_NATS_URL", &c.NATSURLs)
+	env.text("MICROMEGAS_NATS_CREDS", &c.NATSCreds)
+	env.text("MICROMEGAS_NATS_CA", &c.NATSCA)
+	env.text("MICROMEGAS_NATS_CERT", &c.NATSCert)
+	env.text("MICROMEGAS_NATS_KEY", &c.NATSKey)
+	env.text("MICROMEGAS_NATS_TOKEN", &c.NATSToken)
+	env.count("MICROMEGAS_BUS_SHARDS", &c.BusShards)
+	env.count("MICROMEGAS_BUS_REPLICAS", &c.BusReplicas)
 	env.text("MICROMEGAS_API_KEYS", &c.APIKeys)
 	env.seconds("MICROMEGAS_SHUTDOWN_GRACE_PERIOD_SECONDS", &c.Grace)
 	roles := joinRoles(c.Roles)
 	env.text("MICROMEGAS_MONOLITH_ROLES", &roles)
-	catalogURI := getenv("MICROMEGAS_SQL_CONNECTION_STRING")
 	level := c.LogLevel.String()
 	memory := sizeText(c.QueryMemory)
+	cache := sizeText(c.CacheBytes)
+	env.text("MICROMEGAS_CACHE_BYTES", &cache)
 
 	fs.StringVar(&c.DataDir, "data", c.DataDir, "`folder` for everything that is kept (MICROMEGAS_DATA)")
 	fs.StringVar(&c.HTTPAddr, "http", c.HTTPAddr, "listen `address` of ingestion, /health, /ready and /status")
 	fs.StringVar(&c.FlightAddr, "flight", c.FlightAddr, "listen `address` of Arrow FlightSQL")
 	fs.StringVar(&roles, "roles", roles, "comma-separated `roles` of this process: gateway, workers, materializers, query, or all")
-	fs.StringVar(&c.ObjectStoreURI, "object-store", c.ObjectStoreURI, "`URI` of the lake's bucket, file:///folder or mem:// (MICROMEGAS_OBJECT_STORE_URI; default: lake/ in the data folder)")
-	fs.StringVar(&c.NATSURLs, "nats", c.NATSURLs, "comma-separated `URLs` of a NATS server with JetStream (MICROMEGAS_NATS_URL; default: one inside this process)")
-	fs.StringVar(&c.NATSListen, "nats-listen", c.NATSListen, "`address` on which the inner NATS server takes connections (default: none)")
+	fs.StringVar(&c.Name, "name", c.Name, "`name` of this process among all of the lake (MICROMEGAS_NAME; default: its host and data folder)")
+	stringFlag(fs, &c.CatalogURI, "catalog", "`URI` of the catalog's server, postgres://user:password@host/database (MICROMEGAS_SQL_CONNECTION_STRING; default: a file in the data folder)")
+	stringFlag(fs, &c.ObjectStoreURI, "object-store", "`URI` of the lake's bucket: file:///folder, mem://, s3://bucket/prefix?region=…&endpoint=…, gs://bucket/prefix, azblob://container/prefix (MICROMEGAS_OBJECT_STORE_URI; default: lake/ in the data folder)")
+	fs.StringVar(&cache, "cache-size", cache, "`size` of the bucket's objects that are kept on the local disk (MICROMEGAS_CACHE_BYTES)")
+	stringFlag(fs, &c.NATSURLs, "nats", "comma-separated `URLs` of NATS servers with JetStream (MICROMEGAS_NATS_URL; default: one inside this process)")
+	fs.StringVar(&c.NATSCreds, "nats-creds", c.NATSCreds, "`file` with the credentials for NATS (MICROMEGAS_NATS_CREDS)")
+	fs.StringVar(&c.NATSCA, "nats-ca", c.NATSCA, "`file` with the authorities that NATS' certificate is checked by (MICROMEGAS_NATS_CA)")
+	fs.StringVar(&c.NATSCert, "nats-cert", c.NATSCert, "`file` with this client's certificate for NATS (MICROMEGAS_NATS_CERT)")
+	fs.StringVar(&c.NATSKey, "nats-key", c.NATSKey, "`file` with its key (MICROMEGAS_NATS_KEY)")
+	fs.StringVar(&c.NATSListen, "nats-listen", c.NATSListen, "`address` on which the inner NATS server takes other processes, who show MICROMEGAS_NATS_TOKEN as nats://token@host:port (default: none)")
+	fs.IntVar(&c.BusShards, "bus-shards", c.BusShards, "streams of each class, decided once for a lake (MICROMEGAS_BUS_SHARDS; default: 1 with the inner NATS server, else 4)")
+	fs.IntVar(&c.BusReplicas, "bus-replicas", c.BusReplicas, "servers that keep each stream (MICROMEGAS_BUS_REPLICAS; default: 3 in a cluster of three or more, else 1)")
+	fs.DurationVar(&c.StartTimeout, "start-timeout", c.StartTimeout, "`duration` for which catalog, bucket and bus may be out of reach at the start")
 	fs.BoolVar(&c.DisableAuth, "disable-auth", c.DisableAuth, "serve without keys on an address that is not loopback")
 	fs.StringVar(&memory, "query-memory", memory, "memory `size` of the SQL engine, such as 512MiB or 2GiB")
 	fs.DurationVar(&c.QueryTimeout, "query-timeout", c.QueryTimeout, "longest `duration` of a query")
@@ -112,8 +143,10 @@ func bindConfig(fs *flag.FlagSet, c *Config, getenv func(string) string) func() 
 	return func() error {
 		errs := env.errs
 		var err error
-		if c.Roles, err = parseRoles(roles); err != nil {
+		if parsed, err := parseRoles(roles); err != nil {
 			errs = append(errs, err)
+		} else {
+			c.Roles = parsed
 		}
 		if err := c.LogLevel.UnmarshalText([]byte(level)); err != nil {
 			errs = append(errs, configError{fmt.Sprintf("--log-level %q is unknown", level), "use debug, info, warn or error"})
@@ -121,66 +154,11 @@ func bindConfig(fs *flag.FlagSet, c *Config, getenv func(string) string) func() 
 		if c.QueryMemory, err = parseSize(memory); err != nil {
 			errs = append(errs, fmt.Errorf("--query-memory: %w", err))
 		}
-		if catalogURI != "" && !strings.HasPrefix(catalogURI, "sqlite:") {
-			errs = append(errs, configError{"MICROMEGAS_SQL_CONNECTION_STRING names a server", "this release keeps its catalog in SQLite below the data folder; unset the variable"})
+		if c.CacheBytes, err = parseSize(cache); err != nil {
+			errs = append(errs, fmt.Errorf("--cache-size: %w", err))
 		}
 		return errors.Join(append(errs, c.Validate())...)
 	}
-}
-
-// Validate returns every mistake of c, joined.
-func (c *Config) Validate() error {
-	var errs []error
-	fail := func(what, mend string) { errs = append(errs, configError{what, mend}) }
-	if c.DataDir == "" {
-		fail("the data folder has no name", "set --data or MICROMEGAS_DATA")
-	}
-	keys, err := c.keys()
-	if err != nil {
-		fail("MICROMEGAS_API_KEYS: "+err.Error(), `write it as [{"name":"ci","key":"secret"}]`)
-	}
-	for _, a := range []struct{ flag, addr string }{{"--http", c.HTTPAddr}, {"--flight", c.FlightAddr}, {"--nats-listen", c.NATSListen}} {
-		if a.addr == "" && a.flag == "--nats-listen" {
-			continue
-		}
-		host, _, err := net.SplitHostPort(a.addr)
-		if err != nil {
-			fail(fmt.Sprintf("%s %q is no address", a.flag, a.addr), "write host:port, such as 127.0.0.1:9000")
-			continue
-		}
-		if a.flag != "--nats-listen" && !isLoopback(host) && keys == nil && !c.DisableAuth {
-			fail(fmt.Sprintf("%s %s is open to the network and there is no key", a.flag, a.addr), "set MICROMEGAS_API_KEYS, or say --disable-auth")
-		}
-		if a.flag == "--nats-listen" && !isLoopback(host) && !c.DisableAuth {
-			fail(fmt.Sprintf("%s %s would open the bus to the network without a credential", a.flag, a.addr), "listen on loopback, or say --disable-auth on a network you trust")
-		}
-	}
-	if len(c.Roles) > 0 && len(c.Roles) < len(allRoles) {
-		fail("--roles "+joinRoles(c.Roles)+" splits the pipeline over processes", "the SQLite catalog belongs to one process: use --roles all")
-	}
-	if c.ObjectStoreURI != "" {
-		u, err := url.Parse(c.ObjectStoreURI)
-		if err != nil || (u.Scheme != "file" && u.Scheme != "mem") {
-			scheme, _, _ := strings.Cut(c.ObjectStoreURI, ":") // the rest may hold a secret
-			fail(fmt.Sprintf("the object store of scheme %q cannot be opened", scheme), "use file:///folder or mem://")
-		}
-	}
-	if c.QueryMemory < minQueryMemory {
-		fail("--query-memory is below "+sizeText(minQueryMemory), "give the engine more")
-	}
-	if c.QueryTimeout <= 0 {
-		fail("--query-timeout must be positive", "the default is 60s")
-	}
-	if c.QueryConcurrency < 1 || c.QueryThreads < 1 {
-		fail("--query-concurrency and --query-threads must be at least 1", "leave them out for the defaults")
-	}
-	if c.Grace < 0 {
-		fail("--grace is negative", "the default is 25s")
-	}
-	if c.LogFormat != "text" && c.LogFormat != "json" {
-		fail(fmt.Sprintf("--log-format %q is unknown", c.LogFormat), "use text or json")
-	}
-	return errors.Join(errs...)
 }
 
 // minQueryMemory is what DuckDB needs to open files and sort a little.
@@ -245,6 +223,14 @@ func parseRoles(text string) ([]Role, error) {
 	return roles, nil
 }
 
+// stringFlag declares a flag whose default may hold a password, which --help must not print.
+func stringFlag(fs *flag.FlagSet, dst *string, name, usage string) {
+	fs.Func(name, usage, func(v string) error {
+		*dst = v
+		return nil
+	})
+}
+
 // envReader collects the mistakes of environment variables.
 type envReader struct {
 	getenv func(string) string
@@ -255,6 +241,19 @@ func (e *envReader) text(name string, dst *string) {
 	if v := e.getenv(name); v != "" {
 		*dst = v
 	}
+}
+
+func (e *envReader) count(name string, dst *int) {
+	v := e.getenv(name)
+	if v == "" {
+		return
+	}
+	n, err := strconv.ParseUint(v, 10, 31)
+	if err != nil {
+		e.errs = append(e.errs, configError{fmt.Sprintf("%s is %q", name, v), "write a number"})
+		return
+	}
+	*dst = int(n)
 }
 
 func (e *envReader) seconds(name string, dst *time.Duration) {
@@ -276,7 +275,11 @@ var sizeUnits = []struct {
 	bytes  int64
 }{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"GB", 1e9}, {"MB", 1e6}, {"B", 1}}
 
+// parseSize reads a number with a unit, or of bytes without one.
 func parseSize(text string) (int64, error) {
+	if n, err := strconv.ParseInt(text, 10, 64); err == nil && n > 0 {
+		return n, nil
+	}
 	for _, u := range sizeUnits {
 		number, ok := strings.CutSuffix(text, u.suffix)
 		if !ok {

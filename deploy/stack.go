@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -24,7 +23,7 @@ import (
 	"github.com/micromegas-go/micromegas/schemas/bus"
 	"github.com/micromegas-go/micromegas/schemas/bus/embedded"
 	"github.com/micromegas-go/micromegas/schemas/catalog"
-	"github.com/micromegas-go/micromegas/schemas/catalog/sqlite"
+	"github.com/micromegas-go/micromegas/schemas/catalog/ownership"
 	"github.com/micromegas-go/micromegas/schemas/lake"
 	"github.com/micromegas-go/micromegas/workers/archive"
 )
@@ -35,12 +34,14 @@ type Stack struct {
 	cfg     Config
 	log     *slog.Logger
 	started time.Time
+	name    string // of this process, under which it holds leases
 
 	nats    *embedded.Server // nil: the bus runs elsewhere
 	conn    *nats.Conn
 	catalog catalog.Catalog
 	lake    *lake.Lake
 	bus     *bus.Bus
+	keeper  *ownership.Keeper
 	engine  *engine.Engine
 	space   func() error // why there is too little space to accept more; nil = enough
 
@@ -70,7 +71,8 @@ type part struct {
 }
 
 // Start opens the handles and starts the stages that cfg names. It returns when the addresses are listening; the
-// stack is ready then. On an error nothing is left running.
+// stack is ready then. Parts that cannot be reached yet are waited for, within cfg.StartTimeout; one that refuses this
+// process's credentials is not. On an error nothing is left running.
 func Start(ctx context.Context, cfg Config, log *slog.Logger) (*Stack, error) {
 	s := &Stack{cfg: cfg, log: log, started: time.Now(), failed: make(chan error, 8)}
 	steps := []struct {
@@ -78,9 +80,10 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (*Stack, error) {
 		run  func(context.Context) error
 	}{
 		{"data folder", s.openFolder},
-		{"catalog", s.openCatalog},
-		{"lake", s.openLake},
-		{"bus", s.openBus},
+		{"catalog", s.patiently(s.openCatalog)},
+		{"object store", s.patiently(s.openLake)},
+		{"NATS", s.patiently(s.connectBus)},
+		{"bus", s.patiently(s.openBus)},
 		{"query", s.startQuery},
 		{"materializers", s.startMaterializers},
 		{"workers", s.startWorkers},
@@ -114,142 +117,12 @@ func (s *Stack) onClose(f func() error) { s.closes = append(s.closes, f) }
 
 func (s *Stack) path(name string) string { return filepath.Join(s.cfg.DataDir, name) }
 
-func (s *Stack) openFolder(context.Context) error {
-	dir, err := filepath.Abs(s.cfg.DataDir)
-	if err != nil {
-		return err
-	}
-	s.cfg.DataDir = dir
-	unlock, err := lockFolder(dir)
-	if err != nil {
-		return err
-	}
-	s.onClose(func() error { unlock(); return nil })
-	s.space = gateway.FreeSpace(dir, nil)
-	return nil
-}
-
-func (s *Stack) openCatalog(ctx context.Context) error {
-	db, err := sqlite.Open(ctx, s.path("catalog.db"), s.log)
-	if err != nil {
-		return err
-	}
-	s.onClose(db.Close)
-	s.catalog = db
-	return nil
-}
-
-func (s *Stack) openLake(ctx context.Context) error {
-	uri, err := s.cfg.lakeURI()
-	if err != nil {
-		return err
-	}
-	l, err := lake.Open(ctx, uri, lake.Options{CacheDir: s.path(filepath.Join("cache", "lake"))})
-	if err != nil {
-		return err
-	}
-	s.onClose(l.Close)
-	s.lake = l
-	if err := l.Bind(ctx, s.catalog); errors.Is(err, lake.ErrForeign) {
-		return configError{err.Error(), "name the bucket that was used with this data folder, or start with an empty folder and an empty bucket"}
-	} else if err != nil {
-		return err
-	}
-	if strings.HasPrefix(uri, "mem:") {
-		s.log.Warn("the lake is in memory: what is acknowledged is lost when this process ends, and the data folder cannot be served again")
-	}
-	return nil
-}
-
-func (s *Stack) openBus(ctx context.Context) error {
-	if err := s.connectBus(); err != nil {
-		return err
-	}
-	bc := bus.DefaultConfig()
-	var err error
-	if bc.Catalog, _, err = s.catalog.Setting(ctx, lake.SettingID); err != nil {
-		return err
-	}
-	b, err := bus.Open(ctx, s.conn, archive.Generations{Catalog: s.catalog}, s.lake, bc, s.log)
-	if err != nil {
-		return err
-	}
-	s.onClose(b.Close)
-	s.bus = b
-	if s.nats != nil {
-		if err := s.nats.SyncFolders(); err != nil { // of the streams that were made now
-			return err
-		}
-		s.goPart("bus guard", s.guardBus)
-	}
-	return nil
-}
-
-func (s *Stack) connectBus() error {
-	if s.cfg.NATSURLs != "" {
-		conn, err := nats.Connect(s.cfg.NATSURLs, nats.Name("micromegas"), nats.MaxReconnects(-1))
-		if err != nil {
-			return fmt.Errorf("connect to %s: %w", redactURLs(s.cfg.NATSURLs), err)
-		}
-		s.conn = conn
-		s.onClose(func() error { conn.Close(); return nil })
-		return nil
-	}
-	srv, err := embedded.Start(embedded.Options{StoreDir: s.path("bus"), Listen: s.cfg.NATSListen, Log: s.log})
-	if err != nil {
-		return err
-	}
-	s.onClose(func() error { srv.Shutdown(); return nil })
-	conn, err := srv.Connect()
-	if err != nil {
-		return fmt.Errorf("connect in process: %w", err)
-	}
-	s.onClose(func() error { conn.Close(); return nil })
-	s.nats, s.conn = srv, conn
-	return nil
-}
-
-// redactURLs removes user names and passwords from a list of URLs.
-func redactURLs(list string) string {
-	urls := strings.Split(list, ",")
-	for i, u := range urls {
-		if at := strings.LastIndexByte(u, '@'); at >= 0 {
-			scheme, _, _ := strings.Cut(u, "://")
-			urls[i] = scheme + "://***" + u[at:]
-		}
-	}
-	return strings.Join(urls, ",")
-}
-
-// busGuardInterval is how often the embedded server is looked at: a full disk must be over within 10 s of there being
-// space again, and a look costs microseconds.
-const busGuardInterval = 500 * time.Millisecond
-
-// guardBus restarts the embedded server after a store error. JetStream refuses every write after the first that failed,
-// also when there is space again; a restart recovers what is on disk and loses nothing that was acknowledged.
-func (s *Stack) guardBus(ctx context.Context) error {
-	tick := time.NewTicker(busGuardInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		broken := s.nats.Healthy()
-		if broken == nil || s.space() != nil {
-			continue // a restart on a full disk would only fail again
-		}
-		s.log.Warn("bus restarted after a store error", "error", broken)
-		if err := s.nats.Restart(); err != nil {
-			s.log.Error("bus restart failed", "error", err)
-		}
-	}
-}
-
-func (s *Stack) startQuery(context.Context) error {
+func (s *Stack) startQuery(ctx context.Context) error {
 	if !s.cfg.hasRole(RoleQuery) {
 		return nil
+	}
+	if err := recordQueryTimeout(ctx, s.catalog, s.cfg.QueryTimeout); err != nil {
+		return err
 	}
 	cacheDir := s.path(filepath.Join("cache", "query"))
 	tempDir := s.path(filepath.Join("cache", "engine"))
@@ -317,7 +190,9 @@ func (s *Stack) startMaterializers(context.Context) error {
 	if !s.cfg.hasRole(RoleMaterializers) {
 		return nil
 	}
-	m, err := materializers.New(materializers.DefaultConfig(), s.bus, s.catalog, s.lake, s.owner(), builtinViews(), s.log)
+	mc := materializers.DefaultConfig()
+	mc.Keeper = s.keeper
+	m, err := materializers.New(mc, s.bus, s.catalog, s.lake, s.name, builtinViews(), s.log)
 	if err != nil {
 		return err
 	}
@@ -330,46 +205,16 @@ func (s *Stack) startWorkers(context.Context) error {
 	if !s.cfg.hasRole(RoleWorkers) {
 		return nil
 	}
-	a, err := archive.New(archive.DefaultConfig(), s.bus, s.catalog, s.lake, s.owner(), s.log)
+	ac := archive.DefaultConfig()
+	ac.Keeper = s.keeper
+	a, err := archive.New(ac, s.bus, s.catalog, s.lake, s.name, s.log)
 	if err != nil {
 		return err
 	}
 	s.archive = a
-	s.goPart("collector", s.collect)
+	s.goPart("collector", s.shareCollecting)
 	s.goPart("archive", a.Run)
 	return nil
-}
-
-// owner is the name under which this process holds leases. It is the same after a restart, so that a process that was
-// killed need not wait for its own leases to expire; the lock of the data folder keeps it unique on the machine.
-func (s *Stack) owner() string {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "unknown"
-	}
-	return host + ":" + s.cfg.DataDir
-}
-
-// collectInterval is how often unreferenced objects are looked for; they only cost space.
-const collectInterval = 10 * time.Minute
-
-// collect removes what no catalog row names any more and no running query reads.
-func (s *Stack) collect(ctx context.Context) error {
-	tick := time.NewTicker(collectInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		result, err := s.lake.GC(ctx, s.catalog, s.gcOptions(ctx))
-		if err != nil && ctx.Err() == nil {
-			s.log.Warn("garbage collection stopped early", "error", err)
-			continue
-		}
-		s.log.Debug("garbage collected", "result", fmt.Sprintf("%+v", result))
-	}
 }
 
 func (s *Stack) startHTTP(context.Context) error {
@@ -475,6 +320,7 @@ func (s *Stack) Stop(ctx context.Context) {
 		s.stopPart(ctx, "flight")
 	}
 	s.stopPart(ctx, "bus guard")
+	s.stopPart(ctx, "bus lease")
 	for _, closeHandle := range slices.Backward(s.closes) {
 		if err := closeHandle(); err != nil {
 			s.log.Warn("handle did not close well", "error", err)
@@ -490,39 +336,4 @@ func (s *Stack) cancelPart(name string) {
 			p.cancel()
 		}
 	}
-}
-
-// retiredSlack is added to the longest query before a retired partition's object goes: clocks, and queries that end late.
-const retiredSlack = 5 * time.Minute
-
-// gcOptions tells the collector what is still in use.
-func (s *Stack) gcOptions(ctx context.Context) lake.GCOptions {
-	lagging := s.archiveLags(ctx)
-	opts := lake.GCOptions{
-		RetiredAge: s.cfg.QueryTimeout + retiredSlack,
-		ClaimOnBus: func(lake.Object) bool { return lagging },
-	}
-	if s.query != nil {
-		opts.OldestRead = s.query.OldestCommit
-	}
-	return opts
-}
-
-// archiveLags says whether a record on the bus may not be archived yet. The collector asks before it lists: an
-// unreferenced oversize body of more than an hour then belongs to a publication that failed.
-func (s *Stack) archiveLags(ctx context.Context) bool {
-	done, err := s.catalog.ArchivePositions(ctx)
-	if err != nil {
-		return true
-	}
-	for _, shard := range s.bus.Shards() {
-		head, err := s.bus.Head(ctx, shard)
-		if err != nil {
-			return true
-		}
-		if done[catalog.ShardID{Class: byte(shard.Class), Gen: head.Gen, Shard: shard.Shard}] < head.Seq {
-			return true
-		}
-	}
-	return false
 }

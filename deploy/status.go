@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"net/http"
 	"runtime"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/micromegas-go/micromegas/gateway"
@@ -17,8 +19,7 @@ const readyTimeout = 2 * time.Second
 // serveHealth says that the process runs.
 func (s *Stack) serveHealth(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }
 
-// serveReady says whether the process can do its work: the catalog and the lake answer, and the bus has a leader for
-// every shard.
+// serveReady says whether the process can do the work of its roles; if not, which part it misses.
 func (s *Stack) serveReady(w http.ResponseWriter, r *http.Request) {
 	if !s.ready.Load() {
 		http.Error(w, "starting or stopping", http.StatusServiceUnavailable)
@@ -26,21 +27,44 @@ func (s *Stack) serveReady(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
 	defer cancel()
-	if err := s.probe(ctx); err != nil {
-		s.log.Warn("not ready", "error", err)
-		http.Error(w, "not ready", http.StatusServiceUnavailable)
+	if missing := s.missing(ctx); len(missing) > 0 {
+		http.Error(w, "not ready: "+strings.Join(missing, ", "), http.StatusServiceUnavailable)
 		return
 	}
 	w.WriteHeader(http.StatusOK)
 }
 
-func (s *Stack) probe(ctx context.Context) error {
-	if err := s.catalog.Ping(ctx); err != nil {
-		return err
+// missing asks, all at once, the parts that the roles need, and names those that do not answer. All need the bus. A gateway
+// needs no more: it takes in what comes while the others are away.
+func (s *Stack) missing(ctx context.Context) []string {
+	probes := []struct {
+		name  string
+		probe func(context.Context) error
+	}{{"bus", s.probeBus}}
+	if len(s.cfg.Roles) > 1 || !s.cfg.hasRole(RoleGateway) {
+		probes = append(probes, []struct {
+			name  string
+			probe func(context.Context) error
+		}{{"catalog", s.catalog.Ping}, {"object store", s.lake.Ping}}...)
 	}
-	if err := s.lake.Ping(ctx); err != nil {
-		return err
+	failed := make([]error, len(probes))
+	var wg sync.WaitGroup
+	for i, p := range probes {
+		wg.Go(func() { failed[i] = p.probe(ctx) })
 	}
+	wg.Wait()
+	var missing []string
+	for i, err := range failed {
+		if err != nil {
+			s.log.Warn("not ready", "part", probes[i].name, "error", err)
+			missing = append(missing, probes[i].name)
+		}
+	}
+	return missing
+}
+
+// probeBus asks whether every shard has a leader.
+func (s *Stack) probeBus(ctx context.Context) error {
 	for _, shard := range s.bus.Shards() {
 		if _, err := s.bus.Head(ctx, shard); err != nil {
 			return err
@@ -52,18 +76,37 @@ func (s *Stack) probe(ctx context.Context) error {
 // status is the body of /status.
 type status struct {
 	Ready         bool             `json:"ready"`
+	Process       string           `json:"process"` // its name among all that live
 	UptimeSeconds float64          `json:"uptime_seconds"`
 	Roles         []Role           `json:"roles"`
+	Leases        leaseStatus      `json:"leases"`
 	Disk          diskStatus       `json:"disk"`
 	Memory        memoryStatus     `json:"memory"`
 	Shards        []shardStatus    `json:"shards"`
 	DeadLetters   map[string]int64 `json:"dead_letters"` // by reason, as this process sent them
 	Catalog       any              `json:"catalog"`
+	CatalogMs     float64          `json:"catalog_ms"` // one round trip to the catalog
 	Gateway       any              `json:"gateway,omitempty"`
 	Archive       any              `json:"archive,omitempty"`
 	Materializers any              `json:"materializers,omitempty"`
 	Query         any              `json:"query,omitempty"`
 	Errors        []string         `json:"errors,omitempty"` // what could not be asked
+}
+
+// leaseStatus is what falls to this process.
+type leaseStatus struct {
+	Held    map[string]int64 `json:"held"`    // name to epoch
+	Members map[string]int   `json:"members"` // living processes by role, of the roles that this one has
+	AgeMs   int64            `json:"age_ms"`  // since the catalog was last asked with success; -1: never
+}
+
+func (s *Stack) leaseStatus() leaseStatus {
+	k := s.keeper.Status()
+	age := int64(-1)
+	if !k.Looked.IsZero() {
+		age = time.Since(k.Looked).Milliseconds()
+	}
+	return leaseStatus{Held: k.Held, Members: k.Members, AgeMs: age}
 }
 
 type diskStatus struct {
@@ -108,7 +151,9 @@ func (s *Stack) status(ctx context.Context) status {
 	st := status{
 		Ready:         s.ready.Load(),
 		UptimeSeconds: time.Since(s.started).Seconds(),
+		Process:       s.name,
 		Roles:         s.cfg.Roles,
+		Leases:        s.leaseStatus(),
 		DeadLetters:   s.bus.DeadLetterCounts(),
 	}
 	note := func(err error) {
@@ -131,6 +176,9 @@ func (s *Stack) status(ctx context.Context) status {
 	note(err)
 	st.Catalog, err = s.catalog.Stats(ctx)
 	note(err)
+	asked := time.Now()
+	note(s.catalog.Ping(ctx))
+	st.CatalogMs = float64(time.Since(asked).Microseconds()) / 1000
 	if s.gateway != nil {
 		st.Gateway = s.gateway.Stats()
 	}

@@ -17,7 +17,7 @@ import (
 )
 
 // leaseExpiry is how long a lease lives without a heartbeat.
-const leaseExpiry = 6 * time.Second
+const leaseExpiry = 3 * time.Second
 
 // TestStoppedServerGoesOn stops the process under load for longer than its leases live, takes the leases meanwhile as
 // another process would, and lets it go on: it may commit nothing under its old leases, and loses nothing.

@@ -60,6 +60,7 @@ type Options struct {
 	StoreDir string // folder of the streams, made when missing
 	// Listen is the host:port for other processes; empty means in process only. Port 0 picks one, and Restart keeps it.
 	Listen   string
+	Token    string       // what connections must show, also from inside; empty = nothing
 	MaxStore int64        // bytes of file storage that JetStream may promise to streams; 0 = no limit of its own
 	Log      *slog.Logger // nil = silent
 }
@@ -95,6 +96,7 @@ func Start(o Options) (*Server, error) {
 		JetStreamMaxStore: o.MaxStore,
 		MaxPayload:        MaxPayload,
 		MaxPending:        MaxPending,
+		Authorization:     o.Token,
 		DontListen:        o.Listen == "",
 		NoSigs:            true,
 	}}
@@ -198,7 +200,7 @@ func (s *Server) InProcessConn() (net.Conn, error) {
 // Connect returns a connection in process. It reconnects after Restart, forever; while it is cut, publishing on it
 // fails at once instead of being buffered. The caller closes it.
 func (s *Server) Connect() (*nats.Conn, error) {
-	nc, err := nats.Connect("", append(bus.ConnOptions(s.log), nats.InProcessServer(s),
+	nc, err := nats.Connect("", append(bus.ConnOptions(s.log), nats.InProcessServer(s), nats.Token(s.options.Authorization),
 		nats.ReconnectWait(reconnectWait), nats.ReconnectJitter(0, 0), nats.IgnoreDiscoveredServers(), nats.SkipHostLookup())...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the embedded server: %w", err)

@@ -93,6 +93,9 @@ func (g *group) announce() error {
 		return nil
 	}
 	lease, begun, err := g.acquire(g.prefix() + g.k.owner)
+	if errors.Is(err, catalog.ErrHeld) { // by a stranger: until it expires
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("announce as %s: %w", g.role, err)
 	}
