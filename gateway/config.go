@@ -13,7 +13,7 @@ type Config struct {
 	RetryAfter        time.Duration
 
 	TagCacheEntries int           // streams whose tag is remembered
-	TagNegativeTTL  time.Duration // how long "not registered yet" is believed
+	TagNegativeTTL  time.Duration // how long "not registered yet" is believed, and a catalog that failed is left alone
 	TagTimeout      time.Duration // of one question to the catalog; then the block goes the eager way
 	TagLookups      int           // questions to the catalog at once; beyond it blocks go the eager way unasked
 

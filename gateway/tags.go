@@ -27,6 +27,7 @@ type tagCache struct {
 	entries []tagEntry
 	max     int
 	asking  map[telemetry.ID]chan struct{} // closed when the answer is in the cache
+	rest    time.Time                      // the source failed: it is not asked until then
 	stats   TagStats
 }
 
@@ -42,7 +43,7 @@ type TagStats struct {
 	Entries int
 	Hits    int64
 	Misses  int64 // the source was asked
-	Unasked int64 // too many questions already; taken as not registered
+	Unasked int64 // too many questions already, or the source failed a moment ago; taken as not registered
 	Errors  int64 // the source did not answer; taken as not registered
 }
 
@@ -75,6 +76,11 @@ func (c *tagCache) tag(ctx context.Context, id telemetry.ID) telemetry.Tag {
 		c.mu.Unlock()
 		return telemetry.TagUnknown
 	}
+	if time.Now().Before(c.rest) { // one request a while waits for a source that is away, not each
+		c.stats.Unasked++
+		c.mu.Unlock()
+		return telemetry.TagUnknown
+	}
 	select {
 	case c.lookups <- struct{}{}:
 	default:
@@ -102,6 +108,7 @@ func (c *tagCache) ask(ctx context.Context, id telemetry.ID, answer chan struct{
 	<-c.lookups
 	if err != nil {
 		c.stats.Errors++
+		c.rest = time.Now().Add(c.negativeTTL)
 	}
 	if err != nil || !known {
 		if tag, ok := c.lookup(id); ok { // the registration passed by in the meantime

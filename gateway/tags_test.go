@@ -84,15 +84,25 @@ func TestTroubleOfTheSourceMeansUnknownNotAnError(t *testing.T) {
 			return 0, false, ctx.Err()
 		}), cfg)
 		begin := time.Now()
-		for n := 1; n <= 2; n++ {
+		for n := 1; n <= 50; n++ { // once it has failed it is left alone for a while
+			if got := c.tag(t.Context(), id(n)); got != telemetry.TagUnknown {
+				t.Errorf("tag = %s", got)
+			}
+		}
+		if took := time.Since(begin); took != 0 {
+			t.Errorf("took %v, want no time for a source that fails at once", took)
+		}
+		time.Sleep(cfg.TagNegativeTTL)
+		begin = time.Now()
+		for n := 2; n <= 50; n++ {
 			if got := c.tag(t.Context(), id(n)); got != telemetry.TagUnknown {
 				t.Errorf("tag = %s", got)
 			}
 		}
 		if took := time.Since(begin); took != cfg.TagTimeout {
-			t.Errorf("took %v, want the timeout %v", took, cfg.TagTimeout)
+			t.Errorf("took %v, want one timeout of %v for all", took, cfg.TagTimeout)
 		}
-		if s := c.snapshot(); s.Errors != 2 {
+		if s := c.snapshot(); s.Errors != 2 || s.Unasked != 49+48 {
 			t.Errorf("stats = %+v", s)
 		}
 	})

@@ -61,8 +61,10 @@ func (o *owner) writeWhileArchiving(ctx context.Context) ([]built, error) {
 // Pauses between questions to an archive that has no owner or does not answer.
 const (
 	archivePauseMin = 20 * time.Millisecond
-	archivePauseMax = time.Second
-	archiveTimeout  = 5 * time.Second
+	archivePauseMax = 200 * time.Millisecond
+	// archiveTimeout bounds one question. An owner that died over it does not answer, so it is short; the next one is for the
+	// same position.
+	archiveTimeout = time.Second
 )
 
 // waitArchive returns when archive has passed a sequence. M never passes A, so without archive the views wait.

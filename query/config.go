@@ -19,8 +19,9 @@ const (
 	// DefaultTimeout is the longest that a query may run, from its arrival to its last batch.
 	DefaultTimeout = 60 * time.Second
 	// DefaultFreshenTimeout is how long a query waits for owners to commit; a silent one costs a warning. It is longer
-	// than a lease lives without its owner (6 s), so that a query during a hand-over sees what was acknowledged before.
-	DefaultFreshenTimeout = 8 * time.Second
+	// than a lease lives without its owner (3 s, and 0.3 s until another looks), so that a query after the death of an owner
+	// sees what was acknowledged before, and short enough that no query waits more than 5 s.
+	DefaultFreshenTimeout = 4700 * time.Millisecond
 	// DefaultStatements is the number of rewritten statements that are kept.
 	DefaultStatements = 512
 )

@@ -67,41 +67,46 @@ func (n *needs) asks(f Flusher, r *Range) []ask {
 	return out
 }
 
-// ownerRetryInterval is the pause between two tries to reach a shard that nobody owns: its next owner may be taking it
-// at this moment, after a start or a hand-over.
-const ownerRetryInterval = 20 * time.Millisecond
+// Pauses between two tries to reach a shard that nobody owns, or whose owner stops: its next owner may be taking it at this
+// moment, after a start, a hand-over, or a death.
+const (
+	ownerPauseMin = 20 * time.Millisecond
+	ownerPauseMax = 100 * time.Millisecond
+)
 
-// flush asks the owner of a shard, waiting for one to be there.
-func flush(ctx context.Context, f Flusher, a ask) (bus.FlushReply, error) {
-	for {
-		reply, err := f.Flush(ctx, a.shard, a.req)
-		if !errors.Is(err, bus.ErrNoOwner) {
-			return reply, err
+// flush asks the owner of a shard until one answers or ctx ends, and then returns the last failure.
+func flush(ctx context.Context, f Flusher, a ask) (reply bus.FlushReply, err error) {
+	for pause := ownerPauseMin; ; pause = min(2*pause, ownerPauseMax) {
+		r, e := f.Flush(ctx, a.shard, a.req)
+		if e == nil && r.Err == "" {
+			return r, nil
 		}
-		pause := time.NewTimer(ownerRetryInterval)
+		if ctx.Err() == nil || err == nil && reply.Err == "" { // else the one before says more than that the time was over
+			reply, err = r, e
+		}
+		timer := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():
-			pause.Stop()
+			timer.Stop()
 			return reply, err
-		case <-pause.C:
+		case <-timer.C:
 		}
 	}
 }
 
-// freshen asks every owner to commit up to the bus position of now, and waits for all. What may be missing afterwards
-// comes back as warnings.
-func freshen(ctx context.Context, f Flusher, timeout time.Duration, list []ask) []string {
+// freshen asks every owner to commit up to the bus position of now, and waits for all, at most until ctx ends. What may be
+// missing afterwards comes back as warnings.
+func freshen(ctx context.Context, f Flusher, list []ask) []string {
 	if f == nil || len(list) == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
+	begun := time.Now()
 	found := make([]string, len(list))
 	var wg sync.WaitGroup
 	for i, a := range list {
 		wg.Go(func() {
 			reply, err := flush(ctx, f, a)
-			found[i] = doubt(a, reply, err, timeout)
+			found[i] = doubt(a, reply, err, time.Since(begun))
 		})
 	}
 	wg.Wait()
@@ -109,13 +114,13 @@ func freshen(ctx context.Context, f Flusher, timeout time.Duration, list []ask) 
 }
 
 // doubt says what an owner's answer leaves in doubt, or "".
-func doubt(a ask, reply bus.FlushReply, err error, timeout time.Duration) string {
+func doubt(a ask, reply bus.FlushReply, err error, waited time.Duration) string {
 	subject := fmt.Sprintf("%s of shard %s", a.req.Target, a.shard)
 	switch {
 	case errors.Is(err, bus.ErrNoOwner):
 		return subject + ": nobody owns it now, rows that came since its last commit may be missing"
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Sprintf("%s: no answer within %s, rows that came since its last commit may be missing", subject, timeout)
+		return fmt.Sprintf("%s: no answer within %s, rows that came since its last commit may be missing", subject, waited.Round(10*time.Millisecond))
 	case err != nil:
 		return fmt.Sprintf("%s: %v; rows that came since its last commit may be missing", subject, err)
 	case reply.Err != "":

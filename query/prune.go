@@ -32,12 +32,14 @@ func (r *run) relations(ctx context.Context) (views, warnings []string, err erro
 	}
 	processes := make([]*catalog.ProcessRow, len(st.Instances)) // a schema does not depend on whose rows they are
 	if !r.dry {
-		if processes, err = r.s.instances(ctx, st); err != nil {
+		fresh, cancel := context.WithTimeout(ctx, r.s.cfg.FreshenTimeout) // for all that the query waits for owners
+		defer cancel()
+		if processes, err = r.s.instances(ctx, fresh, st); err != nil {
 			return nil, nil, err
 		}
 		n := needsOf(st, processes)
 		if r.s.parts.Bus != nil {
-			warnings = freshen(ctx, r.s.parts.Bus, r.s.cfg.FreshenTimeout, n.asks(r.s.parts.Bus, r.req.Range))
+			warnings = freshen(fresh, r.s.parts.Bus, n.asks(r.s.parts.Bus, r.req.Range))
 		}
 	}
 	var live *partitions
@@ -204,9 +206,12 @@ func (r *run) instance(ctx context.Context, v dialect.InstanceRef, p *catalog.Pr
 	if p == nil {
 		return r.table(ctx, v.Table, live)
 	}
-	p, err := r.s.process(ctx, p.ID) // its last time may have moved since
+	now, err := r.s.findProcess(ctx, p.ID) // its last time may have moved since
 	if err != nil {
 		return "", err
+	}
+	if now != nil {
+		p = now
 	}
 	begin, end := r.bounds(v.Table)
 	if p.HasBlocks {
@@ -266,7 +271,7 @@ func (r *run) paths(ctx context.Context, parts []*catalog.Partition) ([]string, 
 }
 
 // instances returns the processes that view_instance names, nil for the global instance.
-func (s *Service) instances(ctx context.Context, st *dialect.Statement) ([]*catalog.ProcessRow, error) {
+func (s *Service) instances(ctx, fresh context.Context, st *dialect.Statement) ([]*catalog.ProcessRow, error) {
 	out := make([]*catalog.ProcessRow, len(st.Instances))
 	for i, v := range st.Instances {
 		if v.ID == "global" {
@@ -276,7 +281,7 @@ func (s *Service) instances(ctx context.Context, st *dialect.Statement) ([]*cata
 		if err != nil {
 			return nil, fmt.Errorf("instance %q: %w", v.ID, err)
 		}
-		if out[i], err = s.process(ctx, id); err != nil {
+		if out[i], err = s.process(ctx, fresh, id); err != nil {
 			return nil, err
 		}
 	}
@@ -286,20 +291,24 @@ func (s *Service) instances(ctx context.Context, st *dialect.Statement) ([]*cata
 // errNoProcess is the text that clients know.
 var errNoProcess = errors.New("find_process: select from processes: no rows returned by a query that expected to return at least one row")
 
-// process returns a registered process. One that is not known yet may have been acked a moment ago: archive is asked first.
-func (s *Service) process(ctx context.Context, id telemetry.ID) (*catalog.ProcessRow, error) {
+// process returns a registered process. One that is not known yet may have been acked a moment ago: archive is asked first,
+// until fresh ends.
+func (s *Service) process(ctx, fresh context.Context, id telemetry.ID) (*catalog.ProcessRow, error) {
 	p, err := s.findProcess(ctx, id)
 	if err != nil || p != nil {
 		return p, err
 	}
+	help := "no process " + id.String() + " is registered; SELECT process_id, exe FROM processes lists those that are"
 	if s.parts.Bus != nil {
 		shard := s.parts.Bus.ShardOf(bus.Eager, id)
-		freshen(ctx, s.parts.Bus, s.cfg.FreshenTimeout, []ask{{shard, bus.FlushRequest{Target: bus.TargetArchive, Process: id}}})
+		for _, doubt := range freshen(fresh, s.parts.Bus, []ask{{shard, bus.FlushRequest{Target: bus.TargetArchive, Process: id}}}) {
+			help += "; " + doubt
+		}
 		if p, err = s.findProcess(ctx, id); err != nil || p != nil {
 			return p, err
 		}
 	}
-	return nil, &Error{Code: codeInternal, Message: "External error: " + errNoProcess.Error(), Help: "no process " + id.String() + " is registered; SELECT process_id, exe FROM processes lists those that are"}
+	return nil, &Error{Code: codeInternal, Message: "External error: " + errNoProcess.Error(), Help: help}
 }
 
 func (s *Service) findProcess(ctx context.Context, id telemetry.ID) (*catalog.ProcessRow, error) {

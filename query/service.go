@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -177,7 +178,7 @@ func (r *run) open(ctx context.Context) (warnings []string, err error) {
 		return nil, err
 	}
 	if len(warnings) > 0 && r.req.Strict {
-		return nil, &Error{Code: codeUnavailable, Message: "External error: the answer may be incomplete: " + warnings[0]}
+		return nil, &Error{Code: codeUnavailable, Message: "External error: the answer may be incomplete: " + strings.Join(warnings, "; ")}
 	}
 	if r.conn, err = r.s.parts.Engine.Conn(ctx); err != nil {
 		if errors.Is(context.Cause(ctx), errTooLong) {
