@@ -9,12 +9,10 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 )
 
 const (
@@ -22,12 +20,6 @@ const (
 	S3Region = "us-east-1"
 
 	s3Health = "/health"
-	// s3Poll is how often a starting server is looked at.
-	s3Poll = 5 * time.Millisecond
-	// s3Answer bounds one look.
-	s3Answer = time.Second
-	// s3Ports is how many ports are tried: another program may take a free one before the server does.
-	s3Ports = 5
 )
 
 // S3 is a running versitygw over a folder. Its methods are safe for concurrent use.
@@ -38,13 +30,7 @@ type S3 struct {
 	key, secret            string
 
 	mu      sync.Mutex // held by whoever starts or ends the server
-	running *s3Process // nil when it does not run
-}
-
-// s3Process is one life of the server.
-type s3Process struct {
-	cmd    *exec.Cmd
-	exited chan struct{} // closed when the process was waited for
+	running *child     // nil when it does not run
 }
 
 // StartS3 starts an S3 server whose buckets are below dir; it answers when StartS3 returns. Its credentials are random, its output
@@ -71,7 +57,7 @@ func StartS3(ctx context.Context, dir string) (*S3, error) {
 			return nil, fmt.Errorf("start s3: %w", err)
 		}
 	}
-	for range s3Ports {
+	for range childPorts {
 		if s.addr, err = freeAddr(); err != nil {
 			break
 		}
@@ -95,62 +81,32 @@ func freeAddr() (string, error) {
 
 // start starts the process and waits until it answers. The caller holds mu, or is StartS3.
 func (s *S3) start(ctx context.Context) error {
-	log, err := os.OpenFile(s.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		return err
+	args := []string{
+		"--port", s.addr, "--region", S3Region, "--health", s3Health, "--keep-alive", "--quiet", "--access", s.key, "--secret", s.secret, "posix",
 	}
-	defer log.Close() // the child has its own
-	args := []string{"--port", s.addr, "--region", S3Region, "--health", s3Health, "--keep-alive", "--quiet", "posix"}
 	if s.sidecar != "" {
 		args = append(args, "--sidecar", s.sidecar)
 	}
-	p := &s3Process{cmd: exec.Command(s.program, append(args, s.root)...), exited: make(chan struct{})}
-	p.cmd.Stdout, p.cmd.Stderr = log, log
-	p.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "ROOT_ACCESS_KEY=" + s.key, "ROOT_SECRET_KEY=" + s.secret}
-	p.cmd.SysProcAttr = s3Attr()
-	if err := p.cmd.Start(); err != nil {
-		return err
-	}
-	go func() {
-		_ = p.cmd.Wait() // how it ended is in its log
-		close(p.exited)
-	}()
-	s.running = p
-	return s.untilReady(ctx, p)
-}
-
-func (s *S3) untilReady(ctx context.Context, p *s3Process) error {
-	client := &http.Client{Timeout: s3Answer, Transport: &http.Transport{DisableKeepAlives: true}}
-	tick := time.NewTicker(s3Poll)
-	defer tick.Stop()
-	for {
-		err := healthy(ctx, client, s.Endpoint()+s3Health)
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-p.exited:
-			said, _ := os.ReadFile(s.log)
-			return fmt.Errorf("the server ended: %s\n%s", p.cmd.ProcessState, said)
-		case <-ctx.Done():
-			return errors.Join(ctx.Err(), err)
-		case <-tick.C:
-		}
-	}
-}
-
-func healthy(ctx context.Context, client *http.Client, url string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	c, err := startChild(s.program, s.log, append(args, s.root)...)
 	if err != nil {
 		return err
 	}
-	res, err := client.Do(req)
+	s.running = c
+	return c.until(ctx, s.healthy)
+}
+
+func (s *S3) healthy(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.Endpoint()+s3Health, http.NoBody)
+	if err != nil {
+		return err
+	}
+	res, err := lookClient.Do(req)
 	if err != nil {
 		return err
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s answers %s", url, res.Status)
+		return fmt.Errorf("the server answers %s", res.Status)
 	}
 	return nil
 }
@@ -195,15 +151,14 @@ func (s *S3) Kill() error {
 }
 
 func (s *S3) kill() error {
-	p := s.running
-	if p == nil {
+	c := s.running
+	if c == nil {
 		return nil
 	}
 	s.running = nil
-	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := c.kill(); err != nil {
 		return fmt.Errorf("end s3: %w", err)
 	}
-	<-p.exited
 	return nil
 }
 
@@ -219,7 +174,7 @@ func (s *S3) signal(sig syscall.Signal) error {
 	if s.running == nil {
 		return errors.New("signal s3: it does not run")
 	}
-	return s.running.cmd.Process.Signal(sig)
+	return s.running.signal(sig)
 }
 
 // Restart starts the server again on its buckets, ending it first when it runs. It answers when Restart returns.
