@@ -33,7 +33,9 @@ func (o *owner) commit(ctx context.Context) error {
 		return err
 	}
 	c := o.viewCommit(files, begun)
-	commitNo, err := o.m.catalog.CommitView(ctx, c)
+	commitCtx, cancel := lasting(ctx)
+	commitNo, err := o.m.catalog.CommitView(commitCtx, c)
+	cancel()
 	if err != nil {
 		return fmt.Errorf("commit %s to %d: %w", o.shardID(o.gen), o.read, err)
 	}
@@ -43,6 +45,20 @@ func (o *owner) commit(ctx context.Context) error {
 	o.commitNo = max(o.commitNo, commitNo)
 	o.finish(c, time.Since(begun))
 	return nil
+}
+
+// commitGrace is how long a transaction under way may take after the end of the work. Cut in the middle its outcome would be
+// unknown, and the next owner might read the checkpoint before it stands.
+const commitGrace = time.Second
+
+// lasting returns a context that outlives ctx by commitGrace.
+func lasting(ctx context.Context) (context.Context, context.CancelFunc) {
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(commitGrace, cancel) })
+	return work, func() {
+		stop()
+		cancel()
+	}
 }
 
 // writeWhileArchiving makes the batch's files and asks archive to pass the batch, at the same time.

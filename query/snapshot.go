@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"sync"
+	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
 
@@ -29,6 +30,7 @@ type snapshots struct {
 // snapshot is one file that stands for a state of the catalog.
 type snapshot struct {
 	mu        sync.Mutex
+	begun     time.Time                  // when it was begun to be read: it is as new as every call before
 	positions map[catalog.ShardID]uint64 // of archive, when it was made
 	commitNo  int64                      // of partitions
 	file      *cachedFile
@@ -68,15 +70,22 @@ func (s *snapshots) takeStreams(ctx context.Context) (*cachedFile, error) {
 	})
 }
 
-// refresh writes a snapshot anew unless archive stands where it stood.
+// refresh writes a snapshot anew unless archive stands where it stood. Calls that wait for one another share the next one:
+// where many processes are registered a snapshot takes a while, and archive has moved meanwhile.
 func (s *snapshots) refresh(ctx context.Context, snap *snapshot, name string, load func() (arrow.RecordBatch, error)) (*cachedFile, error) {
+	called := time.Now()
 	snap.mu.Lock()
 	defer snap.mu.Unlock()
+	if snap.file != nil && snap.begun.After(called) {
+		return snap.take(), nil
+	}
+	begun := time.Now()
 	positions, err := s.catalog.ArchivePositions(ctx) // before the rows: they may be newer, never older
 	if err != nil {
 		return nil, fmt.Errorf("read archive positions: %w", err)
 	}
 	if snap.file != nil && maps.Equal(positions, snap.positions) {
+		snap.begun = begun
 		return snap.take(), nil
 	}
 	batch, err := load()
@@ -89,7 +98,7 @@ func (s *snapshots) refresh(ctx context.Context, snap *snapshot, name string, lo
 		return nil, err
 	}
 	snap.replace(file)
-	snap.positions = positions
+	snap.begun, snap.positions = begun, positions
 	return snap.take(), nil
 }
 
