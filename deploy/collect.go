@@ -51,13 +51,8 @@ func (s *Stack) collect(ctx context.Context) {
 	}
 }
 
-// gcOptions tells the collector what is still in use. Its time is the catalog's, by which retirements are stamped: an hour
-// that this process's clock is ahead must not cost an object its hour of grace.
+// gcOptions tells the collector what is still in use.
 func (s *Stack) gcOptions(ctx context.Context) (lake.GCOptions, error) {
-	now, err := s.catalog.Now(ctx)
-	if err != nil {
-		return lake.GCOptions{}, fmt.Errorf("read the catalog's clock: %w", err)
-	}
 	longest, err := longestQueryTimeout(ctx, s.catalog)
 	if err != nil {
 		return lake.GCOptions{}, err
@@ -66,7 +61,6 @@ func (s *Stack) gcOptions(ctx context.Context) (lake.GCOptions, error) {
 	opts := lake.GCOptions{
 		RetiredAge: max(longest, s.cfg.QueryTimeout) + retiredSlack,
 		ClaimOnBus: func(lake.Object) bool { return lagging },
-		Now:        func() time.Time { return time.Unix(0, now) },
 	}
 	if s.query != nil {
 		opts.OldestRead = s.query.OldestCommit

@@ -33,7 +33,7 @@ func (e *env) collect() lake.GCResult {
 	e.t.Helper()
 	result, err := e.lake.GC(e.t.Context(), e.cat, lake.GCOptions{
 		ClaimOnBus: func(lake.Object) bool { return false },
-		Now:        func() time.Time { return time.Now().Add(2 * lake.UnreferencedAge) },
+		Ahead:      2 * lake.UnreferencedAge,
 	})
 	if err != nil {
 		e.t.Fatal(err)

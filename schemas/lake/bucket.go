@@ -57,6 +57,12 @@ type pinger interface {
 	Ping(ctx context.Context) error
 }
 
+// clock is the optional ability of a bucket whose objects are stamped by this machine's clock. It tells the time even when its disk
+// is full.
+type clock interface {
+	Now() time.Time
+}
+
 // sweeper is the optional ability of a bucket to remove what interrupted writes left behind.
 type sweeper interface {
 	SweepTemp(ctx context.Context, before time.Time) (removed int, err error)

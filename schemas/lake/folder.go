@@ -325,6 +325,9 @@ func (f *Folder) SweepTemp(ctx context.Context, before time.Time) (removed int, 
 	return removed, nil
 }
 
+// Now is the time of the file system's stamps.
+func (f *Folder) Now() time.Time { return time.Now() }
+
 // Close has nothing to close.
 func (f *Folder) Close() error { return nil }
 

@@ -6,11 +6,15 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/micromegas-go/micromegas/schemas/catalog"
 )
 
 // GCCatalog is the part of the catalog that garbage collection needs.
 type GCCatalog interface {
+	// Now is the time by the catalog's clock, ns: the one by which partitions are retired.
+	Now(ctx context.Context) (int64, error)
 	RetiredBefore(ctx context.Context, t int64, limit int) ([]catalog.Partition, error)
 	ForgetPartitions(ctx context.Context, partNos []int64) error
 	KeysReferenced(ctx context.Context, keys []string) ([]bool, error)
@@ -40,8 +44,8 @@ type GCOptions struct {
 	// after it stays, however old it looks: clocks leap, and a machine that slept stops the queries' time but not its own.
 	// Nil: RetiredAge alone decides.
 	OldestRead func() (commitNo int64, any bool)
-	// Now replaces the clock.
-	Now func() time.Time
+	// Ahead judges ages as if it were so much later than it is.
+	Ahead time.Duration
 }
 
 // GCResult counts what a collection did.
@@ -60,27 +64,57 @@ type GCResult struct {
 // than UnreferencedAge that no row names, then leftovers of interrupted writes. An object goes before its row, so a crash
 // in between leaves a row that the next run finds; live rows are never touched. It is safe to run it twice at once.
 // A failed deletion does not stop the run; the error joins the first few.
+//
+// This process's clock has no say: one that is an hour ahead would take what is about to be committed for an hour old. Retirements
+// are judged by the catalog's clock, which stamped them. An orphan must be old by the clock that stamped it, the bucket's, and by the
+// catalog's, so that no one wrong clock costs an object.
 func (l *Lake) GC(ctx context.Context, cat GCCatalog, opts GCOptions) (GCResult, error) {
-	now := time.Now()
-	if opts.Now != nil {
-		now = opts.Now()
-	}
 	if opts.RetiredAge <= 0 {
 		opts.RetiredAge = DefaultRetiredAge
 	}
-	g := &collection{lake: l, cat: cat, opts: opts, now: now}
-	err := errors.Join(g.retired(ctx), g.orphans(ctx), g.temp(ctx))
+	ns, err := cat.Now(ctx)
+	if err != nil {
+		return GCResult{}, fmt.Errorf("the catalog's clock: %w", err)
+	}
+	catalogNow := time.Unix(0, ns)
+	bucketNow, err := l.bucketNow(ctx)
+	if err != nil {
+		return GCResult{}, fmt.Errorf("the bucket's clock: %w", err)
+	}
+	g := &collection{lake: l, cat: cat, opts: opts, retiredBefore: catalogNow.Add(opts.Ahead - opts.RetiredAge).UnixNano()}
+	g.orphanedBefore = catalogNow.Add(opts.Ahead - UnreferencedAge)
+	if bucketNow.Before(catalogNow) {
+		g.orphanedBefore = bucketNow.Add(opts.Ahead - UnreferencedAge)
+	}
+	err = errors.Join(g.retired(ctx), g.orphans(ctx), g.temp(ctx))
 	return g.result, errors.Join(append(g.failures, err)...)
+}
+
+// clockFolder holds objects that ask for the bucket's time. It is below a prefix that is collected, where one that is left is found.
+const clockFolder = ViewPrefix + "clock/"
+
+// bucketNow is the time by the clock that stamps the bucket's objects. A store beyond a network tells it by an object that is new.
+func (l *Lake) bucketNow(ctx context.Context) (time.Time, error) {
+	if b, ok := l.bucket.(clock); ok {
+		return b.Now(), nil
+	}
+	key := clockFolder + uuid.NewString()
+	if err := l.Put(ctx, key, nil); err != nil {
+		return time.Time{}, err
+	}
+	o, err := l.Stat(ctx, key)
+	return o.ModTime, errors.Join(err, l.Delete(ctx, key))
 }
 
 // collection is one run.
 type collection struct {
-	lake     *Lake
-	cat      GCCatalog
-	opts     GCOptions
-	now      time.Time
-	result   GCResult
-	failures []error
+	lake           *Lake
+	cat            GCCatalog
+	opts           GCOptions
+	retiredBefore  int64
+	orphanedBefore time.Time
+	result         GCResult
+	failures       []error
 }
 
 func (g *collection) delete(ctx context.Context, key string) bool {
@@ -96,9 +130,8 @@ func (g *collection) delete(ctx context.Context, key string) bool {
 }
 
 func (g *collection) retired(ctx context.Context) error {
-	before := g.now.Add(-g.opts.RetiredAge).UnixNano()
 	for {
-		parts, err := g.cat.RetiredBefore(ctx, before, gcBatch)
+		parts, err := g.cat.RetiredBefore(ctx, g.retiredBefore, gcBatch)
 		if err != nil {
 			return fmt.Errorf("retired partitions: %w", err)
 		}
@@ -140,7 +173,6 @@ func (g *collection) unread(parts []catalog.Partition) []catalog.Partition {
 }
 
 func (g *collection) orphans(ctx context.Context) error {
-	before := g.now.Add(-UnreferencedAge)
 	for _, prefix := range collectedPrefixes {
 		batch := make([]Object, 0, gcBatch)
 		for o, err := range g.lake.List(ctx, prefix) {
@@ -148,7 +180,7 @@ func (g *collection) orphans(ctx context.Context) error {
 				return err
 			}
 			g.result.Scanned++
-			if !o.ModTime.Before(before) {
+			if !o.ModTime.Before(g.orphanedBefore) {
 				continue
 			}
 			if batch = append(batch, o); len(batch) == gcBatch {
@@ -205,7 +237,7 @@ func (g *collection) temp(ctx context.Context) error {
 	if !ok {
 		return nil
 	}
-	n, err := s.SweepTemp(ctx, g.now.Add(-UnreferencedAge))
+	n, err := s.SweepTemp(ctx, g.orphanedBefore)
 	g.result.Temp = n
 	if err != nil {
 		return fmt.Errorf("sweep temporary files: %w", err)

@@ -81,8 +81,7 @@ func TestLakeAndCatalogTogether(t *testing.T) {
 	if d := cmp.Diff(before, listKeys(t, l)); d != "" {
 		t.Errorf("right away: %s", d)
 	}
-	later := time.Now().Add(2 * time.Hour)
-	got, err := l.GC(t.Context(), cat, lake.GCOptions{Now: func() time.Time { return later }, ClaimOnBus: func(lake.Object) bool { return false }})
+	got, err := l.GC(t.Context(), cat, lake.GCOptions{Ahead: 2 * time.Hour, ClaimOnBus: func(lake.Object) bool { return false }})
 	if err != nil || got.Orphans != 4 || got.Retired != 1 || got.Failures != 0 {
 		t.Errorf("later: %+v, %v; want 4 orphans and 1 retired", got, err)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
 
 	"github.com/micromegas-go/micromegas/schemas/catalog"
 	"github.com/micromegas-go/micromegas/schemas/lake"
@@ -19,10 +20,15 @@ import (
 
 // gcRows is the part of a catalog that a collection asks.
 type gcRows struct {
+	skew       time.Duration // of its clock
 	retired    []catalog.Partition
 	referenced map[string]bool
 	forgotten  []int64
 	err        error
+}
+
+func (r *gcRows) Now(context.Context) (int64, error) {
+	return time.Now().Add(r.skew).UnixNano(), nil
 }
 
 func (r *gcRows) RetiredBefore(_ context.Context, t int64, limit int) ([]catalog.Partition, error) {
@@ -81,7 +87,7 @@ func TestGCDeletesOnlyWhatNothingNeeds(t *testing.T) {
 		},
 	}
 	opts := lake.GCOptions{
-		Now:        func() time.Time { return later },
+		Ahead:      2 * time.Hour,
 		ClaimOnBus: func(o lake.Object) bool { return strings.HasSuffix(o.Key, "on-bus") },
 	}
 	got, err := l.GC(t.Context(), rows, opts)
@@ -136,11 +142,10 @@ func TestGCLeavesYoungOrphans(t *testing.T) {
 		t.Fatal(err)
 	}
 	for age, want := range map[time.Duration]int{0: 0, 59 * time.Minute: 0, 61 * time.Minute: 1} {
-		now := time.Now().Add(age)
 		if err := l.Put(t.Context(), key, nil); err != nil {
 			t.Fatal(err)
 		}
-		got, err := l.GC(t.Context(), &gcRows{}, lake.GCOptions{Now: func() time.Time { return now }})
+		got, err := l.GC(t.Context(), &gcRows{}, lake.GCOptions{Ahead: age})
 		if err != nil || got.Orphans != want {
 			t.Errorf("at age %v: %d orphans deleted, %v; want %d", age, got.Orphans, err, want)
 		}
@@ -150,7 +155,6 @@ func TestGCLeavesYoungOrphans(t *testing.T) {
 func TestGCGoesOnAfterFailedDeletions(t *testing.T) {
 	l, faults := openCounted(t, lake.Options{})
 	defer closeLake(t, l)
-	later := time.Now().Add(2 * time.Hour)
 	rows := &gcRows{}
 	const n = 1200 // more than one batch
 	for i := range n {
@@ -165,7 +169,7 @@ func TestGCGoesOnAfterFailedDeletions(t *testing.T) {
 	faults.Decide(func(op laketest.Op, key string) laketest.Fault {
 		return laketest.Fault{Before: op == laketest.OpDelete && strings.HasSuffix(key, "7"), After: op == laketest.OpDelete && strings.HasSuffix(key, "4")}
 	})
-	opts := lake.GCOptions{Now: func() time.Time { return later }}
+	opts := lake.GCOptions{Ahead: 2 * time.Hour}
 	got, err := l.GC(t.Context(), rows, opts)
 	if !errors.Is(err, laketest.ErrInjected) || got.Failures == 0 {
 		t.Errorf("result = %+v, %v", got, err)
@@ -203,5 +207,54 @@ func TestKeysAreUniqueAndValid(t *testing.T) {
 	}
 	if !lake.IsClaimKey(lake.ClaimKey(telemetry.NewID())) || lake.IsClaimKey(lake.PackKey(eager0, 1)) {
 		t.Error("IsClaimKey does not tell claims from packs")
+	}
+}
+
+// TestGCWithWrongClocks collects while a clock is an hour off. What was put now must stay whichever it is; what is long
+// unreferenced goes at last.
+func TestGCWithWrongClocks(t *testing.T) {
+	s := startS3(t)
+	for _, c := range []struct {
+		name         string
+		skew, ahead  time.Duration
+		kept, reaped bool // what was put now; what was retired 20 minutes ago by the catalog's clock
+	}{
+		{"right clocks", 0, 0, true, true},
+		{"the catalog's is ahead", 90 * time.Minute, 0, true, true},
+		{"the catalog's is behind", -90 * time.Minute, 0, true, true},
+		{"an hour later", 0, lake.UnreferencedAge + time.Minute, false, true},
+		{"an hour later, ahead", 90 * time.Minute, lake.UnreferencedAge + time.Minute, false, true},
+		{"an hour later, behind", -90 * time.Minute, lake.UnreferencedAge + time.Minute, true, true},
+	} {
+		uris := map[string]string{"s3": s.URI("lake-" + uuid.NewString()), "folder": "file://" + t.TempDir(), "memory": "mem://"}
+		for kind, uri := range uris {
+			t.Run(c.name+", "+kind, func(t *testing.T) {
+				l := openLake(t, uri, lake.Options{})
+				fresh, retired, recent := lake.PackKey(eager0, 1), lake.ViewKey("measures", 0), lake.ViewKey("measures", 0)
+				for _, key := range []string{fresh, retired, recent} {
+					if err := l.Put(t.Context(), key, []byte("x")); err != nil {
+						t.Fatal(err)
+					}
+				}
+				at := time.Now().Add(c.skew + c.ahead)
+				rows := &gcRows{skew: c.skew, referenced: map[string]bool{}, retired: []catalog.Partition{
+					{PartNo: 1, Key: retired, RetiredAt: at.Add(-20 * time.Minute).UnixNano()},
+					{PartNo: 2, Key: recent, RetiredAt: at.Add(-5 * time.Minute).UnixNano()},
+				}}
+				if _, err := l.GC(t.Context(), rows, lake.GCOptions{Ahead: c.ahead}); err != nil {
+					t.Fatal(err)
+				}
+				left := listKeys(t, l)
+				if got := slices.Contains(left, fresh); got != c.kept {
+					t.Errorf("what was put now is there: %t, want %t", got, c.kept)
+				}
+				if got := !slices.Contains(left, retired); got != c.reaped {
+					t.Errorf("what was retired long ago is gone: %t, want %t", got, c.reaped)
+				}
+				if !slices.Contains(left, recent) || len(left) > 3 {
+					t.Errorf("left are %q, want what was retired just now, and nothing that the collection made", left)
+				}
+			})
+		}
 	}
 }
