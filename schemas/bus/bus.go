@@ -31,11 +31,17 @@ type Bus struct {
 	byShard map[Shard]*shard
 	dead    deadLetters
 
+	replicas atomic.Int32 // copies of a stream that is made; set by prepare
+
 	ctx     context.Context // ends the goroutines below; Close cancels it
 	cancel  context.CancelFunc
 	workers sync.WaitGroup
 	link    atomic.Pointer[link]
 	events  chan nats.Status
+	recheck chan struct{} // holds a token while the streams are to be checked
+	outage  outage
+
+	inCluster atomic.Bool // see clustered
 }
 
 // link is one uninterrupted stay of the connection: its context ends when the connection is cut, so that whoever waits
@@ -57,6 +63,7 @@ type shard struct {
 
 	committer committer
 	heads     heads
+	reigns    reigns
 	trimmer   trimmer
 
 	frames, records, failures atomic.Int64
@@ -76,7 +83,7 @@ func Open(ctx context.Context, nc *nats.Conn, store GenerationStore, objects Obj
 	if err != nil {
 		return nil, fmt.Errorf("open bus: %w", err)
 	}
-	b := &Bus{nc: nc, js: js, store: store, objects: objects, cfg: cfg, log: log, byShard: map[Shard]*shard{}}
+	b := &Bus{nc: nc, js: js, store: store, objects: objects, cfg: cfg, log: log, byShard: map[Shard]*shard{}, recheck: make(chan struct{}, 1)}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	b.newLink()
 	for _, class := range classes {
@@ -86,7 +93,7 @@ func Open(ctx context.Context, nc *nats.Conn, store GenerationStore, objects Obj
 			b.byShard[s.Shard] = s
 		}
 	}
-	if err := b.prepare(ctx); err != nil {
+	if err := b.prepareWithin(ctx); err != nil {
 		b.cancel()
 		return nil, fmt.Errorf("open bus: %w", err)
 	}
@@ -101,36 +108,10 @@ func (b *Bus) newShard(name Shard) *shard {
 	return s
 }
 
-// prepare brings every stream into being.
-func (b *Bus) prepare(ctx context.Context) error {
-	if err := b.checkShardCount(ctx); err != nil {
-		return err
-	}
-	for _, s := range b.shards {
-		if err := b.ensure(ctx, s); err != nil {
-			return fmt.Errorf("shard %s: %w", s.Shard, err)
-		}
-	}
-	return b.ensureDeadLetters(ctx)
-}
-
-// checkShardCount refuses to run with fewer shards than were ever used: nobody would read the others' frames.
-func (b *Bus) checkShardCount(ctx context.Context) error {
-	known, err := b.store.Generations(ctx)
-	if err != nil {
-		return fmt.Errorf("read generations: %w", err)
-	}
-	for _, g := range known {
-		if b.byShard[g.Shard] == nil {
-			return fmt.Errorf("%d shards per class are configured, but shard %s exists: shards may be added, not removed", b.cfg.ShardsPerClass, g.Shard)
-		}
-	}
-	return nil
-}
-
 func (b *Bus) start() {
 	b.events = b.nc.StatusChanged(nats.CONNECTED, nats.RECONNECTING, nats.CLOSED)
 	b.workers.Go(b.watchConnection)
+	b.workers.Go(b.recheckStreams)
 	for _, s := range b.shards {
 		b.workers.Go(func() { b.commit(s) })
 		b.workers.Go(func() { b.askHeads(s) })
@@ -156,8 +137,6 @@ func (b *Bus) newLink() {
 // watchConnection cuts the link when the connection is lost, and checks the streams when it is back: the server may have
 // lost its folder meanwhile.
 func (b *Bus) watchConnection() {
-	recheck := make(chan struct{}, 1)
-	b.workers.Go(func() { b.recheckStreams(recheck) })
 	for {
 		select {
 		case <-b.ctx.Done():
@@ -170,31 +149,8 @@ func (b *Bus) watchConnection() {
 			b.newLink()
 			old.cut()
 			if status == nats.CONNECTED {
-				select {
-				case recheck <- struct{}{}:
-				default: // one is due anyway
-				}
+				b.recheckSoon()
 			}
-		}
-	}
-}
-
-// recheckStreams ensures all streams each time it is asked to, with patience: the server may still be starting.
-func (b *Bus) recheckStreams(asked <-chan struct{}) {
-	for {
-		select {
-		case <-b.ctx.Done():
-			return
-		case <-asked:
-		}
-		pause := retryMin
-		for b.ctx.Err() == nil {
-			err := b.prepare(b.ctx)
-			if err == nil {
-				break
-			}
-			b.log.Warn("streams not checked after a reconnect", "error", err)
-			pause = b.pause(b.ctx, pause)
 		}
 	}
 }
@@ -288,11 +244,13 @@ type ShardStats struct {
 	Waiting           int   // records that wait for this process's committer
 }
 
-// Stats returns the state of every shard; it asks the server once per shard.
+// Stats returns the state of every shard, as the servers say; in a cluster it may be what was a moment ago (see Head).
 func (b *Bus) Stats(ctx context.Context) ([]ShardStats, error) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
 	stats := make([]ShardStats, 0, len(b.shards))
 	for _, s := range b.shards {
-		st, err := b.streamState(ctx, s)
+		st, err := b.askUntil(ctx, s)
 		if err != nil {
 			return nil, fmt.Errorf("state of shard %s: %w", s.Shard, err)
 		}

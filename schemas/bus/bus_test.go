@@ -81,8 +81,8 @@ var sameBytes = cmp.Comparer(bytes.Equal)
 // ignoreRead leaves out what reading adds to a record.
 var ignoreRead = cmpopts.IgnoreFields(bus.Record{}, "BodySize", "CRC", "Offset")
 
-func TestRecordsComeBackAsPublishedAndInOrder(t *testing.T) {
-	b := bustest.Start(t)
+func testRecordsComeBackAsPublishedAndInOrder(t *testing.T, e *bustest.Env) {
+	b := e.Open(t)
 	process := telemetry.NewID()
 	var want []bus.Record
 	for i := range 20 {
@@ -111,8 +111,8 @@ func TestRecordsComeBackAsPublishedAndInOrder(t *testing.T) {
 	}
 }
 
-func TestClassesAndShardsKeepProcessesApart(t *testing.T) {
-	b := bustest.Start(t, func(c *bus.Config) { c.ShardsPerClass = 3 })
+func testClassesAndShardsKeepProcessesApart(t *testing.T, e *bustest.Env) {
+	b := e.Open(t, func(c *bus.Config) { c.ShardsPerClass = 3 })
 	if got, want := len(b.Shards()), 6; got != want {
 		t.Fatalf("%d shards, want %d", got, want)
 	}
@@ -138,8 +138,8 @@ func TestClassesAndShardsKeepProcessesApart(t *testing.T) {
 	}
 }
 
-func TestWaitingRecordsShareFramesAndReadersAgree(t *testing.T) {
-	b := bustest.Start(t)
+func testWaitingRecordsShareFramesAndReadersAgree(t *testing.T, e *bustest.Env) {
+	b := e.Open(t)
 	const producers, each, size = 16, 25, 10_000
 	var wg sync.WaitGroup
 	for p := range producers {
@@ -182,8 +182,7 @@ func TestWaitingRecordsShareFramesAndReadersAgree(t *testing.T) {
 	}
 }
 
-func TestOversizeBodyTravelsByClaim(t *testing.T) {
-	e := bustest.NewEnv(t)
+func testOversizeBodyTravelsByClaim(t *testing.T, e *bustest.Env) {
 	b := e.Open(t)
 	big := bustest.Block(telemetry.NewID(), 1, 3<<20)
 	for range 2 { // a retry must not overwrite what the first record points to
@@ -207,8 +206,7 @@ func TestOversizeBodyTravelsByClaim(t *testing.T) {
 	}
 }
 
-func TestOversizeBodyWithoutStoreIsRefused(t *testing.T) {
-	e := bustest.NewEnv(t)
+func testOversizeBodyWithoutStoreIsRefused(t *testing.T, e *bustest.Env) {
 	b, err := bus.Open(testContext(t), e.Connect(t), e.Generations, nil, bus.DefaultConfig(), e.Log)
 	if err != nil {
 		t.Fatal(err)
@@ -220,8 +218,7 @@ func TestOversizeBodyWithoutStoreIsRefused(t *testing.T) {
 	}
 }
 
-func TestFullStreamRefusesAndServesAgainAfterTrim(t *testing.T) {
-	e := bustest.NewEnv(t)
+func testFullStreamRefusesAndServesAgainAfterTrim(t *testing.T, e *bustest.Env) {
 	b := e.Open(t, func(c *bus.Config) {
 		c.MaxFrame, c.ReadAhead, c.MaxBytes, c.KeepArchivedBytes = 64<<10, 1<<20, 2<<20, 0
 	})
@@ -250,8 +247,8 @@ func TestFullStreamRefusesAndServesAgainAfterTrim(t *testing.T) {
 	}
 }
 
-func TestPublishEndsWithItsContextAndWithClose(t *testing.T) {
-	b := bustest.Start(t)
+func testPublishEndsWithItsContextAndWithClose(t *testing.T, e *bustest.Env) {
+	b := e.Open(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	// The committer may be quicker than a context that is done already; an error must be the context's.
@@ -267,8 +264,8 @@ func TestPublishEndsWithItsContextAndWithClose(t *testing.T) {
 	}
 }
 
-func TestHeadSeesWhatWasAcknowledgedBefore(t *testing.T) {
-	b := bustest.Start(t)
+func testHeadSeesWhatWasAcknowledgedBefore(t *testing.T, e *bustest.Env) {
+	b := e.Open(t)
 	head, err := b.Head(testContext(t), eager0)
 	if err != nil || head.Seq != 0 {
 		t.Fatalf("head of an empty shard is %v, error %v", head, err)
@@ -301,8 +298,8 @@ func frameCount(t testing.TB, b *bus.Bus) uint64 {
 	return uint64(stats[0].Frames)
 }
 
-func TestDeadLettersAreKeptOnceAndCountedByKind(t *testing.T) {
-	b := bustest.Start(t, func(c *bus.Config) { c.DeadLetterMsgs = 5 })
+func testDeadLettersAreKeptOnceAndCountedByKind(t *testing.T, e *bustest.Env) {
+	b := e.Open(t, func(c *bus.Config) { c.DeadLetterMsgs = 5 })
 	var want []bus.DeadLetter
 	for i := range 8 {
 		d := bus.DeadLetter{

@@ -18,8 +18,10 @@ const (
 
 // Config bounds what the bus holds and how long it waits.
 type Config struct {
-	ShardsPerClass int // streams of each class; may grow between starts, never shrink
-	Replicas       int // of each stream
+	ShardsPerClass int // streams of each class; the same in every process, and for good
+	// Replicas is how many copies each stream has. 0: three where the servers can keep three, which takes a cluster of three
+	// with JetStream, else one; a stream that has more keeps them.
+	Replicas int
 
 	// Catalog is the id of the catalog that positions are kept in. A stream is of one catalog; one of another is refused.
 	// Empty: whose a stream is, is not looked at.
@@ -39,11 +41,10 @@ type Config struct {
 	MaxFlushes int // flush requests that one ServeFlush handles at once
 }
 
-// DefaultConfig is right for one process.
+// DefaultConfig is right for one process, and but for ShardsPerClass for many.
 func DefaultConfig() Config {
 	return Config{
 		ShardsPerClass:    1,
-		Replicas:          1,
 		MaxFrame:          1 << 20,
 		MaxWaiting:        4096,
 		PublishTimeout:    5 * time.Second,
@@ -65,7 +66,7 @@ func (c Config) Validate() error {
 		}
 	}
 	check(c.ShardsPerClass >= 1 && c.ShardsPerClass <= MaxShards, "shards per class %d is not in 1..%d", c.ShardsPerClass, MaxShards)
-	check(c.Replicas >= 1 && c.Replicas <= 5, "replicas %d is not in 1..5", c.Replicas)
+	check(c.Replicas >= 0 && c.Replicas <= 5, "replicas %d is not in 0..5", c.Replicas)
 	check(c.MaxFrame >= minFrame && c.MaxFrame <= 64<<20, "max frame %d is not in %d..%d", c.MaxFrame, minFrame, 64<<20)
 	check(c.MaxWaiting >= 1, "max waiting %d is not positive", c.MaxWaiting)
 	check(c.PublishTimeout >= 10*time.Millisecond, "publish timeout %v is below 10ms", c.PublishTimeout)

@@ -94,11 +94,9 @@ func (l *deadLetters) count(reason string) {
 	l.counts[kind]++
 }
 
-// ensureDeadLetters makes the stream of dead letters: bounded, the oldest go first.
-func (b *Bus) ensureDeadLetters(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*apiTimeout)
-	defer cancel()
-	_, err := b.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+// deadLetterConfig is how the stream of dead letters must be: bounded, the oldest go first.
+func (b *Bus) deadLetterConfig(replicas int) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
 		Name:       deadLetterStream,
 		Subjects:   []string{deadLetterSubject},
 		Storage:    jetstream.FileStorage,
@@ -106,13 +104,31 @@ func (b *Bus) ensureDeadLetters(ctx context.Context) error {
 		Discard:    jetstream.DiscardOld,
 		MaxBytes:   b.cfg.DeadLetterBytes,
 		MaxMsgs:    b.cfg.DeadLetterMsgs,
-		Replicas:   b.cfg.Replicas,
+		Replicas:   replicas,
 		Duplicates: deadLetterWindow,
-	})
-	if err != nil {
-		return fmt.Errorf("stream %s: %w", deadLetterStream, err)
 	}
-	return nil
+}
+
+// ensureDeadLetters makes the stream, or brings it up to date, with so many copies, and returns how many it has.
+func (b *Bus) ensureDeadLetters(ctx context.Context, replicas int) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*apiTimeout)
+	defer cancel()
+	want := b.deadLetterConfig(replicas)
+	stream, err := b.js.Stream(ctx, deadLetterStream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		stream, err = b.js.CreateStream(ctx, want)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("stream %s: %w", deadLetterStream, err)
+	}
+	got := stream.CachedInfo().Config
+	if want.Replicas = b.copies(got.Replicas, replicas); got.Replicas == want.Replicas && got.MaxBytes == want.MaxBytes && got.MaxMsgs == want.MaxMsgs {
+		return got.Replicas, nil
+	}
+	if _, err := b.js.UpdateStream(ctx, want); err != nil {
+		return 0, fmt.Errorf("update stream %s: %w", deadLetterStream, err)
+	}
+	return want.Replicas, nil
 }
 
 // DeadLetter returns nil when d is durable. The same record for the same view again, within two minutes, is stored once.

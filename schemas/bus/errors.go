@@ -14,6 +14,9 @@ var (
 	ErrUnreadable = errors.New("unreadable record")
 	// ErrNoOwner says that nobody serves a flush target on a shard at the moment.
 	ErrNoOwner = errors.New("shard has no owner")
+	// ErrShardCount says that another number of shards is configured than there are: a process's records would be looked for
+	// in another shard than they are in.
+	ErrShardCount = errors.New("the number of shards per class is another")
 	// ErrClosed says that the Bus or Reader was closed.
 	ErrClosed = errors.New("bus closed")
 )

@@ -16,8 +16,7 @@ import (
 	"github.com/micromegas-go/micromegas/schemas/telemetry"
 )
 
-func TestFlushReachesTheOwnerAndComesBack(t *testing.T) {
-	e := bustest.NewEnv(t)
+func testFlushReachesTheOwnerAndComesBack(t *testing.T, e *bustest.Env) {
 	b, query := e.Open(t), e.Open(t)
 	want := bus.FlushRequest{
 		Target: bus.TargetViews, Views: []string{"log_entries", "measures"},
@@ -51,8 +50,7 @@ func TestFlushReachesTheOwnerAndComesBack(t *testing.T) {
 	}
 }
 
-func TestFlushHandlersAreBoundedAndEndWithStop(t *testing.T) {
-	e := bustest.NewEnv(t)
+func testFlushHandlersAreBoundedAndEndWithStop(t *testing.T, e *bustest.Env) {
 	b := e.Open(t, func(c *bus.Config) { c.MaxFlushes = 2 })
 	running := make(chan struct{}, 10)
 	stop, err := b.ServeFlush(bus.TargetArchive, eager0, func(ctx context.Context, _ bus.FlushRequest) bus.FlushReply {

@@ -11,10 +11,10 @@ import (
 	"github.com/micromegas-go/micromegas/schemas/telemetry"
 )
 
-// TestForgottenReaderRecovers deletes the server's record of a Reader whose caller waits in turns too short for
+// testForgottenReaderRecovers deletes the server's record of a Reader whose caller waits in turns too short for
 // heartbeats.
-func TestForgottenReaderRecovers(t *testing.T) {
-	b := bustest.Start(t)
+func testForgottenReaderRecovers(t *testing.T, e *bustest.Env) {
+	b := e.Open(t)
 	r := newReader(t, b, start(b, eager0), nil)
 	read := func() (bus.Frame, error) {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)

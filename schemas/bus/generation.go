@@ -25,24 +25,44 @@ import (
 //
 // Two processes may do this at once: the store refuses a second, different generation of the same number, and the loser
 // looks again.
+//
+// In a cluster a stream that is missing, or older than what is archived, may be a server's mistake: one that was deposed, or
+// has not caught up. Such an observation counts when the answers are certain (see certain; that a stream is missing is said
+// by the leader of the whole cluster, and another one can only be made by a majority), and have been the same several times
+// over some seconds. Opening a generation too late costs seconds; opening one by mistake would hide frames for good.
 
 // generationStep is the distance between the first sequences of generations. A stream that was lost may have held frames
 // above the archive's checkpoint that nobody knows of; 4 billion frames are more than a stream can hold.
 const generationStep = 1 << 32
 
-// ensureTries bounds the rounds of ensure, which only repeats when another process acted between two of its steps.
-const ensureTries = 10
+const (
+	// ensureTries bounds the rounds of ensure, which only repeats when another process acted between two of its steps.
+	ensureTries = 10
+	// doubtFor is how long, and doubtLooks how often, a cluster must say the same before a stream counts as lost.
+	doubtFor   = 3 * time.Second
+	doubtLooks = 5
+)
 
 // streamState is what the server says about a stream.
 type streamState struct {
 	Created           int64 // nanoseconds
 	FirstSeq, LastSeq uint64
 	Msgs, Bytes       int64
+
+	// There are several copies: the answer may be late. Then reign is the leader's that gave it, and silence how long ago that
+	// heard of a majority.
+	replicated bool
+	reign      reign
+	silence    time.Duration
 }
 
-// streamState asks the server.
+// streamState asks the server. In a cluster the answer may be late: see certain.
 func (b *Bus) streamState(ctx context.Context, s *shard) (streamState, error) {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	patience := apiTimeout
+	if b.clustered() {
+		patience = lookTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	stream, err := b.js.Stream(ctx, s.name)
 	if err != nil {
@@ -52,17 +72,22 @@ func (b *Bus) streamState(ctx context.Context, s *shard) (streamState, error) {
 }
 
 func stateOf(info *jetstream.StreamInfo) streamState {
-	return streamState{
+	st := streamState{
 		Created: info.Created.UnixNano(), FirstSeq: max(info.State.FirstSeq, 1), LastSeq: info.State.LastSeq,
 		Msgs: int64(info.State.Msgs), Bytes: int64(info.State.Bytes),
 	}
+	if info.Config.Replicas > 1 {
+		st.replicated = true
+		st.reign, st.silence = reignOf(info)
+	}
+	return st
 }
 
 // catalogMetadata is where a stream says whose it is.
 const catalogMetadata = "micromegas-catalog"
 
 // streamConfig is how a shard's stream must be.
-func (b *Bus) streamConfig(s *shard, firstSeq uint64) jetstream.StreamConfig {
+func (b *Bus) streamConfig(s *shard, firstSeq uint64, replicas int) jetstream.StreamConfig {
 	var metadata map[string]string
 	if b.cfg.Catalog != "" {
 		metadata = map[string]string{catalogMetadata: b.cfg.Catalog}
@@ -74,7 +99,7 @@ func (b *Bus) streamConfig(s *shard, firstSeq uint64) jetstream.StreamConfig {
 		Retention:  jetstream.LimitsPolicy,
 		Discard:    jetstream.DiscardNew,
 		MaxBytes:   b.cfg.MaxBytes / int64(len(b.shards)),
-		Replicas:   b.cfg.Replicas,
+		Replicas:   replicas,
 		DenyDelete: true, // frames leave from the head only
 		FirstSeq:   firstSeq,
 		Metadata:   metadata,
@@ -120,53 +145,129 @@ func planGeneration(name Shard, newest *Generation, archived uint64, st streamSt
 // firstSeqAbove returns the first sequence of a generation after one that is known to have used seq.
 func firstSeqAbove(seq uint64) uint64 { return (seq/generationStep+1)*generationStep + 1 }
 
+// verdict is what ensure found, and what it would do about it.
+type verdict struct {
+	known  []Generation // of the shard, oldest first
+	newest *Generation  // nil = none is known
+	// archived is the archive's checkpoint in the newest generation.
+	archived uint64
+	found    bool // the stream exists, in state st, as plan says
+	st       streamState
+	plan     plan
+	first    uint64 // not found: where the stream shall begin
+}
+
+// harmless says that v means no loss: nothing is to be done, or the shard is new.
+func (v *verdict) harmless() bool {
+	return v.newest == nil || v.found && !v.plan.open && v.plan.purgeTo == 0
+}
+
+// doubt is how often the same verdict came, and since when.
+type doubt struct {
+	found bool
+	plan  plan
+	first uint64
+	since time.Time
+	looks int
+}
+
+// over says whether v is sure, having come once more.
+func (d *doubt) over(v *verdict, now time.Time) bool {
+	if d.looks == 0 || d.found != v.found || d.plan != v.plan || d.first != v.first {
+		*d = doubt{found: v.found, plan: v.plan, first: v.first, since: now}
+	}
+	d.looks++
+	return d.looks >= doubtLooks && now.Sub(d.since) >= doubtFor
+}
+
 // ensure makes the shard's stream exist, as configured, under an open generation.
 func (b *Bus) ensure(ctx context.Context, s *shard) error {
 	s.ensuring.Lock()
 	defer s.ensuring.Unlock()
-	var err error
-	for range ensureTries {
-		var done bool
-		if done, err = b.ensureOnce(ctx, s); done || ctx.Err() != nil {
+	var (
+		d   doubt
+		err error
+	)
+	for tries := 0; tries < ensureTries; {
+		var v verdict
+		if v, err = b.judge(ctx, s); err != nil {
 			return err
 		}
+		if b.clustered() && !v.harmless() && !d.over(&v, time.Now()) {
+			b.pause(ctx, doubtFor/doubtLooks)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if b.ctx.Err() != nil {
+				return ErrClosed
+			}
+			continue
+		}
+		var done bool
+		if done, err = b.settle(ctx, s, &v); done || ctx.Err() != nil {
+			return err
+		}
+		tries++
 	}
 	return fmt.Errorf("no agreement on a generation: %w", err)
 }
 
-// ensureOnce is one round; done is false when another process may have acted meanwhile and looking again helps.
-func (b *Bus) ensureOnce(ctx context.Context, s *shard) (done bool, err error) {
-	known, err := b.generationsOf(ctx, s.Shard)
-	if err != nil {
-		return true, err
+// judge looks at the store and then at the stream: what is archived was on the stream before.
+func (b *Bus) judge(ctx context.Context, s *shard) (verdict, error) {
+	var v verdict
+	var err error
+	if v.known, err = b.generationsOf(ctx, s.Shard); err != nil {
+		return v, err
 	}
-	var newest *Generation
-	var archived uint64
-	if len(known) > 0 {
-		newest = &known[len(known)-1]
-		if archived, err = b.store.ArchiveSeq(ctx, s.Shard, newest.Gen); err != nil {
-			return true, fmt.Errorf("read archive checkpoint of generation %d: %w", newest.Gen, err)
+	if len(v.known) > 0 {
+		v.newest = &v.known[len(v.known)-1]
+		if v.archived, err = b.store.ArchiveSeq(ctx, s.Shard, v.newest.Gen); err != nil {
+			return v, fmt.Errorf("read archive checkpoint of generation %d: %w", v.newest.Gen, err)
 		}
 	}
-	st, err := b.ensureStream(ctx, s, newest, archived)
+	asked, cancel := context.WithTimeout(ctx, 2*apiTimeout)
+	defer cancel()
+	v.st, err = b.certain(asked, s)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		v.first = 1
+		if v.newest != nil {
+			v.first = firstSeqAbove(max(v.newest.FirstSeq-1, v.archived))
+		}
+		return v, nil
+	}
+	if err != nil {
+		return v, err
+	}
+	v.found, v.plan = true, planGeneration(s.Shard, v.newest, v.archived, v.st)
+	return v, nil
+}
+
+// settle does what v asks for; done is false when another process may have acted meanwhile and looking again helps.
+func (b *Bus) settle(ctx context.Context, s *shard, v *verdict) (done bool, err error) {
+	st, err := b.ensureStream(ctx, s, v)
 	if err != nil {
 		return !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse), err
 	}
-	p := planGeneration(s.Shard, newest, archived, st)
-	if p.open {
-		if err := b.store.OpenGeneration(ctx, p.generation); err != nil {
-			return false, fmt.Errorf("open generation %d: %w", p.generation.Gen, err)
-		}
-		b.reportGeneration(s, newest, p)
-		known = append(known, p.generation)
+	if v.found && st.Created != v.st.Created {
+		return false, errors.New("the stream was replaced meanwhile")
 	}
-	if p.purgeTo > 0 {
-		if err := b.purge(ctx, s, p.purgeTo); err != nil {
+	if !v.found {
+		v.plan = planGeneration(s.Shard, v.newest, v.archived, st)
+	}
+	if v.plan.open {
+		if err := b.store.OpenGeneration(ctx, v.plan.generation); err != nil {
+			return false, fmt.Errorf("open generation %d: %w", v.plan.generation.Gen, err)
+		}
+		b.reportGeneration(s, v.newest, v.plan)
+		v.known = append(v.known, v.plan.generation)
+	}
+	if v.plan.purgeTo > 0 {
+		if err := b.purge(ctx, s, v.plan.purgeTo); err != nil {
 			return true, err
 		}
 	}
 	s.mu.Lock()
-	s.generations = known
+	s.generations = v.known
 	s.mu.Unlock()
 	return true, nil
 }
@@ -199,27 +300,23 @@ func (b *Bus) generationsOf(ctx context.Context, name Shard) ([]Generation, erro
 	return own, nil
 }
 
-// ensureStream returns the stream's state, after making it (above the newest generation's sequences) when it is missing
-// and bringing its configuration up to date.
-func (b *Bus) ensureStream(ctx context.Context, s *shard, newest *Generation, archived uint64) (streamState, error) {
+// ensureStream returns the stream's state, after making it when v says that it is missing, and bringing its configuration
+// up to date.
+func (b *Bus) ensureStream(ctx context.Context, s *shard, v *verdict) (streamState, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*apiTimeout)
 	defer cancel()
-	stream, err := b.js.Stream(ctx, s.name)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		first := uint64(1)
-		if newest != nil {
-			first = firstSeqAbove(max(newest.FirstSeq-1, archived))
-		}
-		stream, err = b.js.CreateStream(ctx, b.streamConfig(s, first))
-		if err != nil {
-			return streamState{}, fmt.Errorf("create stream %s: %w", s.name, err)
-		}
+	var stream jetstream.Stream
+	var err error
+	if v.found {
+		stream, err = b.js.Stream(ctx, s.name)
+	} else {
+		stream, err = b.js.CreateStream(ctx, b.streamConfig(s, v.first, int(b.replicas.Load())))
 	}
 	if err != nil {
 		return streamState{}, fmt.Errorf("stream %s: %w", s.name, err)
 	}
 	info := stream.CachedInfo()
-	want := b.streamConfig(s, info.Config.FirstSeq)
+	want := b.streamConfig(s, info.Config.FirstSeq, b.copies(info.Config.Replicas, int(b.replicas.Load())))
 	if err := checkStream(info.Config, want); err != nil {
 		return streamState{}, err
 	}

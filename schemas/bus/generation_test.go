@@ -94,6 +94,7 @@ func TestDeletedStoreFolderOpensANewGeneration(t *testing.T) {
 	if _, frames := readBlocks(t, old, 2); frames[0].Seq != 2 {
 		t.Fatalf("closed generation: first frame %s", frames[0].Position)
 	}
+	serveArchive(t, b, func() int32 { return 1 })
 	if _, err := old.Next(testContext(t)); !errors.Is(err, io.EOF) {
 		t.Fatalf("end of the closed generation: error %v, want io.EOF", err)
 	}
@@ -130,8 +131,7 @@ func copyFolder(t *testing.T, from, to string) {
 	}
 }
 
-func TestLostCatalogKeepsTheStreamsFrames(t *testing.T) {
-	e := bustest.NewEnv(t)
+func testLostCatalogKeepsTheStreamsFrames(t *testing.T, e *bustest.Env) {
 	b := e.Open(t)
 	publish(t, b, telemetry.NewID(), 0, 5, 1000)
 	e.Generations = bustest.NewGenerations()
@@ -158,8 +158,7 @@ func TestReplacedStreamKeepsItsFrames(t *testing.T) {
 	readBlocks(t, newReader(t, b, start(b, eager0), nil), 3)
 }
 
-func TestProcessesThatOpenTogetherAgree(t *testing.T) {
-	e := bustest.NewEnv(t)
+func testProcessesThatOpenTogetherAgree(t *testing.T, e *bustest.Env) {
 	const processes = 8
 	buses := make([]*bus.Bus, processes)
 	var wg sync.WaitGroup
@@ -184,18 +183,33 @@ func TestProcessesThatOpenTogetherAgree(t *testing.T) {
 	}
 }
 
-func TestFewerShardsAreRefused(t *testing.T) {
-	e := bustest.NewEnv(t)
-	e.Open(t, func(c *bus.Config) { c.ShardsPerClass = 2 }).Close()
-	if _, err := e.TryOpen(t); err == nil {
-		t.Error("one shard after two: no error")
+func testOtherShardCountIsRefused(t *testing.T, e *bustest.Env) {
+	with := func(n int) func(*bus.Config) { return func(c *bus.Config) { c.ShardsPerClass = n } }
+	e.Open(t, with(3)).Close()
+	for _, n := range []int{1, 2, 4} {
+		if _, err := e.TryOpen(t, with(n)); !errors.Is(err, bus.ErrShardCount) {
+			t.Errorf("%d shards after 3: %v", n, err)
+		}
 	}
-	e.Open(t, func(c *bus.Config) { c.ShardsPerClass = 3 })
+	e.Open(t, with(3))
+}
+
+// The first generation of all tells the count, also when a process dies right after it.
+func testShardCountOfAHalfMadeBus(t *testing.T, e *bustest.Env) {
+	e.Generations.FailAfter(1)
+	with := func(n int) func(*bus.Config) { return func(c *bus.Config) { c.ShardsPerClass = n } }
+	if _, err := e.TryOpen(t, with(3)); err == nil {
+		t.Fatal("opened without a store")
+	}
+	e.Generations.FailAfter(-1)
+	if _, err := e.TryOpen(t, with(2)); !errors.Is(err, bus.ErrShardCount) {
+		t.Errorf("2 shards after 3: %v", err)
+	}
+	e.Open(t, with(3))
 }
 
 // A bus is of one catalog: another one's positions would mean other frames, and it would trim what this one needs.
-func TestBusOfAnotherCatalogIsRefused(t *testing.T) {
-	e := bustest.NewEnv(t)
+func testBusOfAnotherCatalogIsRefused(t *testing.T, e *bustest.Env) {
 	open := func(catalog string) error {
 		b, err := e.TryOpen(t, func(c *bus.Config) { c.Catalog = catalog })
 		if err == nil {

@@ -27,8 +27,10 @@ type headCall struct {
 
 func (h *heads) init() { h.wake = make(chan struct{}, 1) }
 
-// Head returns the shard's last position, by a question to the server that was put after the call came. A stream that
-// holds nothing yet answers with the sequence before its first.
+// Head returns the shard's last position, by a question to the servers that was put after the call came: every frame that
+// was acknowledged before the call, to whomever, is at or before it, also while leaders change and links are cut (see
+// certain). Where that cannot be told now the error is ErrUnavailable. A stream that holds nothing yet answers with the
+// sequence before its first.
 func (b *Bus) Head(ctx context.Context, name Shard) (Position, error) {
 	s, err := b.lookup(name)
 	if err != nil {
@@ -84,12 +86,15 @@ func (b *Bus) askHeads(s *shard) {
 }
 
 func (b *Bus) askHead(s *shard) (Position, error) {
+	ctx, cancel := context.WithTimeout(b.ctx, apiTimeout)
+	defer cancel()
 	generation := s.current()
-	st, err := b.streamState(b.ctx, s)
+	st, err := b.certain(ctx, s)
 	if err != nil {
 		return Position{}, fmt.Errorf("head of shard %s: %w: %w", s.Shard, ErrUnavailable, err)
 	}
 	if st.Created != generation.Created {
+		b.recheckSoon()
 		return Position{}, fmt.Errorf("head of shard %s: %w: its stream was replaced", s.Shard, ErrUnavailable)
 	}
 	return Position{Shard: s.Shard, Gen: generation.Gen, Seq: max(st.LastSeq, generation.FirstSeq-1)}, nil

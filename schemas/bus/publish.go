@@ -279,7 +279,7 @@ func (c *committer) failWaiting(err error) {
 
 // publishFrame publishes the committer's frame until it is acknowledged, refused, or out of time. It repeats under the
 // same id when the connection is cut or nobody answers, so a frame that was stored without our hearing of it is not
-// stored twice.
+// stored twice: not by the server that stored it, nor by the leader after it, which knows the ids that it has copies of.
 func (b *Bus) publishFrame(s *shard) error {
 	c := &s.committer
 	msg := &nats.Msg{
@@ -291,10 +291,12 @@ func (b *Bus) publishFrame(s *shard) error {
 	pause := retryMin
 	for {
 		err := b.tryPublish(msg, deadline)
+		b.fared(err)
 		if err == nil {
 			return nil
 		}
 		if !retryable(err) || !time.Now().Add(pause).Before(deadline) {
+			b.recheckSoon()
 			return fmt.Errorf("frame of %d bytes to %s: %w: %w", len(msg.Data), s.subject, ErrUnavailable, err)
 		}
 		next := b.pause(context.Background(), pause)
@@ -305,16 +307,23 @@ func (b *Bus) publishFrame(s *shard) error {
 	}
 }
 
-// tryPublish publishes once; it gives up at the deadline, or when the connection is cut.
+// ackTries is how often a frame is published within Config.PublishTimeout when nobody answers at all: a leader that steps
+// down forgets what it had not committed, and nobody ever answers for it.
+const ackTries = 4
+
+// tryPublish publishes once; it gives up at its part of the time, at the deadline, or when the connection is cut.
 func (b *Bus) tryPublish(msg *nats.Msg, deadline time.Time) error {
+	if now := time.Now(); b.clustered() && now.Add(b.cfg.PublishTimeout/ackTries).Before(deadline) {
+		deadline = now.Add(b.cfg.PublishTimeout / ackTries)
+	}
 	ctx, cancel := context.WithDeadline(b.link.Load().ctx, deadline)
 	defer cancel()
 	_, err := b.js.PublishMsg(ctx, msg, jetstream.WithRetryAttempts(0))
 	return err
 }
 
-// retryable says whether publishing again, at once, can help: a refusal by JetStream stays a refusal.
+// retryable says whether publishing again, at once, can help: most refusals by JetStream stay refusals.
 func retryable(err error) bool {
 	var refused *jetstream.APIError
-	return !errors.As(err, &refused)
+	return !errors.As(err, &refused) || transient(err)
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,8 +33,7 @@ func stream(t *testing.T, e *bustest.Env, b *bus.Bus, s bus.Shard) jetstream.Str
 	return stream
 }
 
-func TestReaderTakesPacksWhereTheBusIsTrimmed(t *testing.T) {
-	e := bustest.NewEnv(t)
+func testReaderTakesPacksWhereTheBusIsTrimmed(t *testing.T, e *bustest.Env) {
 	b := e.Open(t)
 	publish(t, b, telemetry.NewID(), 0, 20, 1000)
 	_, frames := readBlocks(t, newReader(t, b, start(b, eager0), nil), 20)
@@ -57,8 +57,7 @@ func TestReaderTakesPacksWhereTheBusIsTrimmed(t *testing.T) {
 	}
 }
 
-func TestHoleIsReportedNotSkipped(t *testing.T) {
-	e := bustest.NewEnv(t)
+func testHoleIsReportedNotSkipped(t *testing.T, e *bustest.Env) {
 	b := e.Open(t)
 	publish(t, b, telemetry.NewID(), 0, 20, 1000)
 	_, frames := readBlocks(t, newReader(t, b, start(b, eager0), nil), 20)
@@ -80,8 +79,8 @@ func TestHoleIsReportedNotSkipped(t *testing.T) {
 	}
 }
 
-func TestReaderWaitsAndEndsWithItsContext(t *testing.T) {
-	b := bustest.Start(t)
+func testReaderWaitsAndEndsWithItsContext(t *testing.T, e *bustest.Env) {
+	b := e.Open(t)
 	r := newReader(t, b, start(b, eager0), nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 	defer cancel()
@@ -96,8 +95,8 @@ func TestReaderWaitsAndEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestUnknownGenerationIsRefused(t *testing.T) {
-	b := bustest.Start(t)
+func testUnknownGenerationIsRefused(t *testing.T, e *bustest.Env) {
+	b := e.Open(t)
 	if _, err := b.NewReader(testContext(t), bus.Position{Shard: eager0, Gen: 7}, nil); err == nil {
 		t.Error("no error")
 	}
@@ -194,8 +193,63 @@ func TestStoreFolderDeletedUnderARunningBus(t *testing.T) {
 	if err := e.Server.Restart(); err != nil {
 		t.Fatal(err)
 	}
+	serveArchive(t, b, func() int32 { return 1 })
 	if _, err := r.Next(testContext(t)); !errors.Is(err, io.EOF) {
 		t.Fatalf("reader of the lost generation: error %v, want io.EOF", err)
 	}
 	checkNewGeneration(t, b, 1, 5)
+}
+
+// serveArchive answers as the archive of eager/0 that is at the beginning of a generation. It waits while that is before
+// the wanted one.
+func serveArchive(t *testing.T, b *bus.Bus, at func() int32) {
+	t.Helper()
+	stop, err := b.ServeFlush(bus.TargetArchive, eager0, func(ctx context.Context, req bus.FlushRequest) bus.FlushReply {
+		for at() < req.Gen && ctx.Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		return bus.FlushReply{Gen: at()}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stop)
+}
+
+// TestLatePackOfALostGenerationIsRead: the bus is lost while archive has frames in hand that it writes a pack of later.
+func TestLatePackOfALostGenerationIsRead(t *testing.T) {
+	e := bustest.NewEnv(t)
+	b := e.Open(t)
+	publish(t, b, telemetry.NewID(), 0, 5, 1000)
+	_, frames := readBlocks(t, newReader(t, b, start(b, eager0), nil), 5)
+	r := newReader(t, b, start(b, eager0), e.Packs)
+	e.Packs.Add(frames[:3]...)
+	e.Generations.SetArchived(frames[2].Position)
+	e.Server.Shutdown()
+	removeAll(t, e.Dir)
+	if err := e.Server.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	readBlocks(t, r, 3)
+	var archiveAt atomic.Int32
+	wait := func(name string) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		if f, err := r.Next(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("%s: frame %s, error %v", name, f.Position, err)
+		}
+	}
+	wait("no archive runs")
+	serveArchive(t, b, archiveAt.Load)
+	wait("archive is not done")
+	e.Packs.Add(frames[3:]...)
+	archiveAt.Store(1)
+	readBlocks(t, r, 2)
+	if _, err := r.Next(testContext(t)); !errors.Is(err, io.EOF) {
+		t.Fatalf("error %v, want io.EOF", err)
+	}
+	if _, err := newReader(t, b, bus.Position{Shard: eager0, Seq: 3}, nil).Next(testContext(t)); !errors.Is(err, io.EOF) {
+		t.Fatalf("without packs: error %v, want io.EOF", err)
+	}
 }

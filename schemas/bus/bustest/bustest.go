@@ -4,6 +4,7 @@ package bustest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -18,10 +19,11 @@ import (
 	"github.com/micromegas-go/micromegas/schemas/telemetry"
 )
 
-// Env is a server and what buses on it share. Its parts end with the test.
+// Env is a server, or an account of a cluster, and what buses on it share. Its parts end with the test.
 type Env struct {
-	Dir         string // the server's store folder
-	Server      *embedded.Server
+	Dir         string           // the embedded server's store folder
+	Server      *embedded.Server // nil: the bus is elsewhere
+	URLs        string           // where
 	Generations *Generations
 	Objects     *Objects
 	Packs       *Packs
@@ -31,11 +33,8 @@ type Env struct {
 // NewEnv starts a server.
 func NewEnv(t testing.TB) *Env {
 	t.Helper()
-	e := &Env{
-		Dir:         t.TempDir(),
-		Generations: NewGenerations(), Objects: NewObjects(), Packs: NewPacks(),
-		Log: slog.New(slog.DiscardHandler),
-	}
+	e := newEnv()
+	e.Dir = t.TempDir()
 	server, err := embedded.Start(embedded.Options{StoreDir: e.Dir})
 	if err != nil {
 		t.Fatalf("start embedded server: %v", err)
@@ -45,15 +44,26 @@ func NewEnv(t testing.TB) *Env {
 	return e
 }
 
+func newEnv() *Env {
+	return &Env{Generations: NewGenerations(), Objects: NewObjects(), Packs: NewPacks(), Log: slog.New(slog.DiscardHandler)}
+}
+
 // Connect returns a connection that ends with the test.
 func (e *Env) Connect(t testing.TB) *nats.Conn {
 	t.Helper()
-	nc, err := e.Server.Connect()
+	nc, err := e.connect(t.Context())
 	if err != nil {
 		t.Fatalf("connect: %v", err)
 	}
 	t.Cleanup(nc.Close)
 	return nc
+}
+
+func (e *Env) connect(ctx context.Context) (*nats.Conn, error) {
+	if e.Server != nil {
+		return e.Server.Connect()
+	}
+	return bus.Connect(ctx, bus.ConnectOptions{URLs: e.URLs, Log: e.Log})
 }
 
 // Open opens a Bus that ends with the test, with the default configuration as changed by change.
@@ -116,13 +126,21 @@ type Generations struct {
 	mu       sync.Mutex
 	opened   map[bus.Shard]map[int32]bus.Generation
 	archived map[bus.Position]uint64 // key: Seq 0
+	left     int                     // generations that may be opened; negative: any number
 }
 
 var _ bus.GenerationStore = (*Generations)(nil)
 
 // NewGenerations returns an empty store.
 func NewGenerations() *Generations {
-	return &Generations{opened: map[bus.Shard]map[int32]bus.Generation{}, archived: map[bus.Position]uint64{}}
+	return &Generations{opened: map[bus.Shard]map[int32]bus.Generation{}, archived: map[bus.Position]uint64{}, left: -1}
+}
+
+// FailAfter makes every OpenGeneration after n more fail; a negative n ends that.
+func (g *Generations) FailAfter(n int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.left = n
 }
 
 // Generations implements bus.GenerationStore.
@@ -148,6 +166,10 @@ func (g *Generations) OpenGeneration(_ context.Context, n bus.Generation) error 
 	if old, ok := of[n.Gen]; ok && old != n {
 		return fmt.Errorf("generation %d of %s is open already, as %+v", n.Gen, n.Shard, old)
 	}
+	if g.left == 0 {
+		return errors.New("the store is away")
+	}
+	g.left--
 	of[n.Gen] = n
 	return nil
 }
