@@ -13,6 +13,7 @@ import (
 
 	"github.com/micromegas-go/micromegas/schemas/bus"
 	"github.com/micromegas-go/micromegas/schemas/catalog"
+	"github.com/micromegas-go/micromegas/schemas/lake"
 )
 
 // openPostgres opens the catalog's server.
@@ -53,6 +54,6 @@ func mayComeUp(err error) bool {
 		return api.Code == http.StatusServiceUnavailable // a cluster that has no leader yet
 	}
 	_, network := errors.AsType[net.Error](err)
-	return network || errors.Is(err, bus.ErrUnreachable) || errors.Is(err, nats.ErrTimeout) ||
+	return network || errors.Is(err, bus.ErrUnreachable) || errors.Is(err, lake.ErrUnreachable) || errors.Is(err, nats.ErrTimeout) ||
 		errors.Is(err, nats.ErrNoResponders) || errors.Is(err, context.DeadlineExceeded)
 }

@@ -127,7 +127,11 @@ func (s *Stack) openLake(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := bindLake(ctx, l, s.catalog); err != nil {
+	err = pingLake(ctx, l)
+	if err == nil {
+		err = bindLake(ctx, l, s.catalog)
+	}
+	if err != nil {
 		return errors.Join(err, l.Close())
 	}
 	s.onClose(l.Close)
@@ -136,6 +140,16 @@ func (s *Stack) openLake(ctx context.Context) (err error) {
 		s.log.Warn("the lake is in memory: what is acknowledged is lost when this process ends, and the data folder cannot be served again")
 	}
 	return nil
+}
+
+// lakeTry bounds one try to reach the bucket; patiently tries again.
+const lakeTry = 10 * time.Second
+
+// pingLake finds out in one sentence what keeps this process from the bucket.
+func pingLake(ctx context.Context, l *lake.Lake) error {
+	ctx, cancel := context.WithTimeout(ctx, lakeTry)
+	defer cancel()
+	return l.Ping(ctx)
 }
 
 // bindLake makes sure that this program, the bucket and the catalog belong together.
@@ -223,7 +237,7 @@ func (s *Stack) openBus(ctx context.Context) error {
 	if bc.ShardsPerClass, err = s.shardsPerClass(ctx); err != nil {
 		return err
 	}
-	bc.Replicas = max(s.cfg.BusReplicas, 1)
+	bc.Replicas = s.cfg.BusReplicas
 	b, err := bus.Open(ctx, s.conn, archive.Generations{Catalog: s.catalog}, s.lake, bc, s.log)
 	if err != nil {
 		return err

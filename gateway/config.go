@@ -11,6 +11,7 @@ type Config struct {
 	MaxBody           int64 // bytes of one request body; above it 413
 	MaxBodiesInFlight int64 // bytes of all bodies being read or published; above it 503
 	RetryAfter        time.Duration
+	PublishTimeout    time.Duration // from a whole body to its acknowledgement by the bus, and by the lake if it is large; above it 503
 
 	TagCacheEntries int           // streams whose tag is remembered
 	TagNegativeTTL  time.Duration // how long "not registered yet" is believed, and a catalog that failed is left alone
@@ -32,6 +33,7 @@ func DefaultConfig() Config {
 		MaxBody:           100 << 20,
 		MaxBodiesInFlight: 256 << 20,
 		RetryAfter:        time.Second,
+		PublishTimeout:    20 * time.Second,
 
 		TagCacheEntries: 1 << 16, // about 6 MB when full
 		TagNegativeTTL:  time.Second,
@@ -58,13 +60,14 @@ func (c Config) Validate() error {
 	check(c.MaxBody >= 1 && c.MaxBody < 1<<31, "max body %d is not in 1..2 GiB", c.MaxBody)
 	check(c.MaxBodiesInFlight >= c.MaxBody, "max bodies in flight %d holds less than one body of %d", c.MaxBodiesInFlight, c.MaxBody)
 	check(c.RetryAfter >= time.Second, "retry after %v is below the header's unit of 1s", c.RetryAfter)
+	check(c.PublishTimeout > 0, "publish timeout %v is not positive", c.PublishTimeout)
 	check(c.TagCacheEntries >= 1 && c.TagCacheEntries <= 1<<24, "tag cache entries %d is not in 1..%d", c.TagCacheEntries, 1<<24)
 	check(c.TagNegativeTTL > 0, "tag negative TTL %v is not positive", c.TagNegativeTTL)
 	check(c.TagTimeout > 0, "tag timeout %v is not positive", c.TagTimeout)
 	check(c.TagLookups >= 1, "tag lookups %d is not positive", c.TagLookups)
 	check(c.ReadHeaderTimeout > 0, "read header timeout %v is not positive", c.ReadHeaderTimeout)
 	check(c.ReadTimeout >= c.ReadHeaderTimeout, "read timeout %v is below the read header timeout %v", c.ReadTimeout, c.ReadHeaderTimeout)
-	check(c.WriteTimeout > c.ReadTimeout, "write timeout %v leaves no time after the read timeout %v", c.WriteTimeout, c.ReadTimeout)
+	check(c.WriteTimeout > c.ReadTimeout+c.PublishTimeout, "write timeout %v leaves no time after the read timeout %v and the publish timeout %v", c.WriteTimeout, c.ReadTimeout, c.PublishTimeout)
 	check(c.IdleTimeout > 0, "idle timeout %v is not positive", c.IdleTimeout)
 	check(c.MaxHeaderBytes >= 4<<10, "max header bytes %d is below 4096", c.MaxHeaderBytes)
 	check(c.MaxConnections >= 1, "max connections %d is not positive", c.MaxConnections)

@@ -183,7 +183,8 @@ func (g *Gateway) publish(w http.ResponseWriter, r *http.Request, rt *route, byt
 		return
 	}
 	// A client that has gone does not end a publication that others' bodies may share a frame with.
-	ctx := context.WithoutCancel(r.Context())
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), g.cfg.PublishTimeout)
+	defer cancel()
 	class := g.classify(ctx, p)
 	p.Record.Body = bytes
 	p.Record.InsertTimeUs = g.clock.stamp()

@@ -258,6 +258,18 @@ func TestOwnTroubleIs503(t *testing.T) {
 	}
 }
 
+// A bus, or a lake for a large body, that is silent costs a request its bound, and no more.
+func TestSilentBusIs503InTime(t *testing.T) {
+	pub := &publisher{publish: func(ctx context.Context, _ bus.Class, _ *bus.Record) error {
+		<-ctx.Done()
+		return ctx.Err()
+	}}
+	e := start(t, func(e *env) { e.pub, e.cfg.PublishTimeout = pub, 50*time.Millisecond })
+	if a := e.post(process, vector(t, "logs/001-insert_process.cbor")); a.status != 503 {
+		t.Errorf("%d %q, want 503", a.status, a.body)
+	}
+}
+
 func TestBusDownIs503AndComesBack(t *testing.T) {
 	be := bustest.NewEnv(t)
 	b := be.Open(t, func(c *bus.Config) { c.PublishTimeout = 300 * time.Millisecond })

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -301,9 +302,8 @@ func (s *Service) process(ctx, fresh context.Context, id telemetry.ID) (*catalog
 	help := "no process " + id.String() + " is registered; SELECT process_id, exe FROM processes lists those that are"
 	if s.parts.Bus != nil {
 		shard := s.parts.Bus.ShardOf(bus.Eager, id)
-		for _, doubt := range freshen(fresh, s.parts.Bus, []ask{{shard, bus.FlushRequest{Target: bus.TargetArchive, Process: id}}}) {
-			help += "; " + doubt
-		}
+		doubts := freshen(fresh, s.parts.Bus, []ask{{shard, bus.FlushRequest{Target: bus.TargetArchive, Process: id}}})
+		help = strings.Join(append([]string{help}, doubts...), "; ")
 		if p, err = s.findProcess(ctx, id); err != nil || p != nil {
 			return p, err
 		}
