@@ -1,6 +1,7 @@
 package deploy_test
 
 import (
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -51,4 +52,19 @@ func TestProcessesMustBeAbleToMeet(t *testing.T) {
 	f("replicas of one server", func(c *deploy.Config) { c.BusReplicas = 3 }, "the one inside this process is alone")
 	f("no flight without queries", func(c *deploy.Config) { apart(c); c.FlightAddr = "nonsense" })
 	f("a query for days", func(c *deploy.Config) { c.QueryTimeout = 48 * 3600e9 }, "--query-timeout")
+}
+
+// TestNumberOfShardsIsFixed refuses a lake to a process that counts its shards otherwise.
+func TestNumberOfShardsIsFixed(t *testing.T) {
+	dir := newDataDir(t)
+	startServe(t, dir, "--bus-shards", "2").stop()
+	p := startServe(t, dir) // the catalog remembers
+	if n := len(p.status()["shards"].([]any)); n != 4 {
+		t.Errorf("%d shards, want two of each class", n)
+	}
+	p.stop()
+	out, err := exec.Command(binary(t), serveArgs(dir, "--bus-shards", "3")...).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "serve: start bus: --bus-shards is 3, and this lake was made with 2: leave it out") {
+		t.Errorf("another number of shards: %v\n%s", err, out)
+	}
 }

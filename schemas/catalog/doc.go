@@ -23,6 +23,10 @@
 // generation closes for good when its stream is replaced. A checkpoint that was never moved stands just before its
 // generation's first sequence number.
 //
+// What stays: skips and dead parked copies are kept as long as the packs that hold their frames. A pack has every copy, verbatim; only
+// the skips say which of them count, so a view that is built anew from packs needs them all. Rows of leases by which processes
+// announce themselves go a minute after the process ([Catalog.ForgetLeases]).
+//
 // Times are int64 nanoseconds UTC since the Unix epoch. Names that end in No are surrogate keys of this catalog.
 //
 // There is one clock that processes share: the store's ([Catalog.Now]). Leases, claims on the backlog and the times of
