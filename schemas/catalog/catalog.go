@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"context"
+	"iter"
 	"time"
 
 	"github.com/micromegas-go/micromegas/schemas/telemetry"
@@ -110,15 +111,18 @@ type Catalog interface {
 	// Freezable returns what may be frozen of the blocks that began before a time or after another: rows at positions that archive
 	// and, in the eager class, ConsumerViews have passed, below all open backlog. ErrStale while SweepFrozen has not come to its end.
 	Freezable(ctx context.Context, before, after int64) (Freezable, error)
-	// FreezableBlocks returns up to limit rows of a span with keys above after, ordered by key; a nil after: from the first. At one
-	// version and up to positions that Freezable returned with it, the rows of a span never change.
-	FreezableBlocks(ctx context.Context, s FreezeSpan, after *BlockKey, limit int) ([]FrozenBlock, error)
+	// FreezableBlocks yields the rows of a span in order of their keys. At one version and up to positions that Freezable returned with
+	// it, the rows of a span never change. The rows are not held in memory; until the loop ends a connection is. After an error
+	// it ends.
+	FreezableBlocks(ctx context.Context, s FreezeSpan) iter.Seq2[FrozenBlock, error]
 	// CommitFreeze takes the rows of a span out of the catalog's blocks and puts their files in place, as one commit that changes
 	// partitions, and returns its number: the new version. ErrStale when the version moved, when the span has another number of rows than
 	// c.Moved, and when a file to retire is not live; ErrObjectsTooOld when its objects may be collected soon.
-	// No reader sees the rows any more, but the store may keep them until SweepFrozen.
+	// No reader sees the rows any more, but the store may keep them until SweepFrozen. A reader of rows that wants them to fit the files
+	// of a version must read the version again when it has the rows, and read all again when it moved.
 	CommitFreeze(ctx context.Context, c *FreezeCommit) (version int64, err error)
-	// SweepFrozen removes about limit of the rows that CommitFreeze took out, in one short transaction, and reports whether more are left.
+	// SweepFrozen removes about limit of the rows that CommitFreeze took out, or whatever else it left, in one short transaction, and
+	// reports whether more is left.
 	SweepFrozen(ctx context.Context, limit int) (more bool, err error)
 
 	// CommitNo returns the number of the last commit that changed partitions.

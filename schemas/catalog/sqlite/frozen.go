@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"math"
 	"slices"
@@ -149,26 +150,40 @@ func scanFreezable(rows *sql.Rows) (b catalog.FrozenBlock, err error) {
 }
 
 // FreezableBlocks implements catalog.Catalog.
-func (db *DB) FreezableBlocks(ctx context.Context, s catalog.FreezeSpan, after *catalog.BlockKey, limit int) ([]catalog.FrozenBlock, error) {
+func (db *DB) FreezableBlocks(ctx context.Context, s catalog.FreezeSpan) iter.Seq2[catalog.FrozenBlock, error] {
+	return func(yield func(catalog.FrozenBlock, error) bool) {
+		if err := db.freezableBlocks(ctx, s, func(b catalog.FrozenBlock) bool { return yield(b, nil) }); err != nil {
+			yield(catalog.FrozenBlock{}, fmt.Errorf("read blocks to freeze: %w", err))
+		}
+	}
+}
+
+func (db *DB) freezableBlocks(ctx context.Context, s catalog.FreezeSpan, yield func(catalog.FrozenBlock) bool) error {
 	if len(s.UpTo) == 0 {
-		return nil, nil
+		return nil
 	}
 	query, args := spanOf(freezableColumns, s.UpTo)
-	args = append(args, s.To)
-	if after == nil {
-		args = append(args, s.From, s.To)
-	} else {
-		// The stream of the last row is entered where that row was.
-		query = strings.Replace(query, "BETWEEN ? AND ?", "BETWEEN CASE WHEN s.stream_id = ? THEN ? ELSE ? END AND ?", 1) +
-			"WHERE s.stream_id >= ? AND (s.stream_id, b.begin_time, b.block_id) > (?, ?, ?)"
-		id := after.StreamID[:]
-		args = append(args, id, max(s.From, after.BeginTime), s.From, s.To, id, id, after.BeginTime, after.BlockID[:])
-	}
-	rows, err := collect(ctx, db.read, scanFreezable, query+" ORDER BY s.stream_id, b.begin_time, b.block_id LIMIT ?", append(args, noLimit(limit))...)
+	rows, err := db.read.QueryContext(ctx, query+"ORDER BY s.stream_id, b.begin_time, b.block_id", append(args, s.To, s.From, s.To)...)
 	if err != nil {
-		return nil, fmt.Errorf("read blocks to freeze: %w", err)
+		return err
 	}
-	return rows, nil
+	defer rows.Close()
+	keys := map[string]string{} // one pack's key stands in many rows
+	for rows.Next() {
+		b, err := scanFreezable(rows)
+		if err != nil {
+			return err
+		}
+		if key, ok := keys[b.PackKey]; ok {
+			b.PackKey = key
+		} else {
+			keys[b.PackKey] = b.PackKey
+		}
+		if !yield(b) {
+			return nil
+		}
+	}
+	return rows.Err()
 }
 
 // CommitFreeze implements catalog.Catalog.
