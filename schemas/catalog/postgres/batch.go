@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -24,10 +25,15 @@ const (
 	maxCommit = 30 * time.Second
 )
 
-// setTimeouts bounds on the server what the client may not be there to bound: a statement, and its wait for a lock. They end with
-// the transaction.
-var setTimeouts = fmt.Sprintf("SELECT set_config('statement_timeout', '%d', true), set_config('lock_timeout', '%d', true)",
-	maxCommit.Milliseconds(), (maxCommit / 3).Milliseconds())
+// setTimeouts bounds on the server what the client may not be there to bound: a statement, and its wait for a lock, in
+// milliseconds. They end with the transaction.
+const setTimeouts = "SELECT set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true)"
+
+func (db *DB) newWrite() *batch {
+	b := &batch{}
+	b.exec("set timeouts", setTimeouts, strconv.FormatInt(maxCommit.Milliseconds(), 10), strconv.FormatInt(db.patience.Milliseconds(), 10))
+	return b
+}
 
 // batch is a list of statements that reach the server in one message stream with one Sync at its end: they are one implicit
 // transaction, which the server commits after the last one, or rolls back at the first that fails. It costs one round trip, and a
@@ -102,8 +108,7 @@ func (db *DB) write(ctx context.Context, build func(*batch)) error {
 	ctx, cancel := context.WithTimeout(ctx, maxCommit)
 	defer cancel()
 	return db.attempts(ctx, func() error {
-		b := &batch{}
-		b.exec("set timeouts", setTimeouts)
+		b := db.newWrite()
 		build(b)
 		return db.send(ctx, b)
 	}, false)
@@ -114,8 +119,7 @@ func (db *DB) repeat(ctx context.Context, build func(*batch)) error {
 	ctx, cancel := context.WithTimeout(ctx, maxCommit)
 	defer cancel()
 	return db.attempts(ctx, func() error {
-		b := &batch{}
-		b.exec("set timeouts", setTimeouts)
+		b := db.newWrite()
 		build(b)
 		return db.send(ctx, b)
 	}, true)
@@ -156,11 +160,14 @@ func (db *DB) attempts(ctx context.Context, once func() error, repeatable bool) 
 		if err == nil {
 			return nil
 		}
-		v := judge(err)
+		v := judge(ctx, err)
 		db.heal(v, err)
 		again := v.nothing && v.passing || v.lost && repeatable
-		if !again || n == maxAttempts || !wait(ctx, rand.N(2*pause)) {
+		if !again || n == maxAttempts {
 			return v.err(err, repeatable)
+		}
+		if !wait(ctx, rand.N(2*pause)) {
+			return fmt.Errorf("%w (%w)", v.err(err, repeatable), ctx.Err())
 		}
 		pause *= 2
 	}
@@ -185,17 +192,18 @@ const (
 	codeStale         = "MM003"
 	codeFrozen        = "MM004"
 
-	codeUnique       = "23505"
-	codeNull         = "23502"
-	codeCheck        = "23514"
-	codeReadOnly     = "25006"
-	codeSerialize    = "40001"
-	codeDeadlock     = "40P01"
-	codeLockTimeout  = "55P03"
-	codeNoStatement  = "26000"
-	codeNoPartition  = "42P01" // also any other table; only days.go makes and drops tables
-	severityOfARetry = "ERROR" // FATAL and PANIC end the session, and may come after the commit
+	codeUnique      = "23505"
+	codeNull        = "23502"
+	codeCheck       = "23514"
+	codeReadOnly    = "25006"
+	codeSerialize   = "40001"
+	codeDeadlock    = "40P01"
+	codeLockTimeout = "55P03"
+	codeNoStatement = "26000" // the pooler gave another session
 )
+
+// severityError is that of an error that ends the transaction. FATAL and PANIC end the session, and may come after the commit.
+const severityError = "ERROR"
 
 // verdict is what an error says about the batch and about the connections.
 type verdict struct {
@@ -205,13 +213,15 @@ type verdict struct {
 	means   error // for the caller; nil: trouble of the store
 }
 
-func judge(err error) verdict {
+func judge(ctx context.Context, err error) verdict {
 	var pg *pgconn.PgError
 	var unsent *notSentError
 	switch {
+	case ctx.Err() != nil: // the connection is closed for that alone, and the server is told to stop
+		return verdict{nothing: errors.As(err, &unsent) || pgconn.SafeToRetry(err)}
 	case errors.As(err, &unsent):
 		return judgeUnsent(err)
-	case errors.As(err, &pg) && pg.SeverityUnlocalized == severityOfARetry:
+	case errors.As(err, &pg) && pg.SeverityUnlocalized == severityError:
 		v := judgeRefused(pg)
 		v.nothing = true
 		return v
@@ -249,7 +259,7 @@ func judgeRefused(pg *pgconn.PgError) verdict {
 		return verdict{}
 	case codeReadOnly: // another server may be the primary now
 		return verdict{passing: true, lost: true, means: ErrReadOnly}
-	case codeNull, codeCheck, codeNoPartition: // rows that were known are gone, or a day got its partition at this moment
+	case codeNull, codeCheck: // rows that were known are gone, or a day got its partition at this moment
 		return verdict{passing: true}
 	case codeSerialize, codeDeadlock, codeLockTimeout, codeNoStatement:
 		return verdict{passing: true}
@@ -274,7 +284,7 @@ func (db *DB) heal(v verdict, err error) {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
 		switch pg.Code {
-		case codeNull, codeCheck, codeNoPartition:
+		case codeNull, codeCheck:
 			db.forget()
 		case codeLockTimeout:
 			db.evict()

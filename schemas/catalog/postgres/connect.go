@@ -41,6 +41,8 @@ var (
 	ErrPasswordRefused = errors.New("the server refuses this user or password: check the credentials in the connection string")
 	// ErrDatabaseMissing: the server has no such database.
 	ErrDatabaseMissing = errors.New("the database does not exist: create it, owned by the user of the connection string")
+	// ErrForbidden: the role may not do what the catalog needs.
+	ErrForbidden = errors.New("the user may not create or change tables: make it the owner of the database, or of the schema that comes first in its search_path")
 	// ErrReadOnly: the server takes no writes. A commit may meet it too, after a failover.
 	ErrReadOnly = errors.New("the server takes no writes: it is a standby, or default_transaction_read_only is on; name the primary, or all hosts")
 )
@@ -129,6 +131,8 @@ func startError(err error) error {
 			return fmt.Errorf("%w (%s)", ErrPasswordRefused, pg.Message)
 		case "3D000":
 			return fmt.Errorf("%w (%s)", ErrDatabaseMissing, pg.Message)
+		case "42501", "3F000": // insufficient_privilege; no schema to create in
+			return fmt.Errorf("%w (%s)", ErrForbidden, pg.Message)
 		case codeReadOnly:
 			return fmt.Errorf("%w (%s)", ErrReadOnly, pg.Message)
 		}

@@ -133,7 +133,8 @@ func (db *DB) withoutPartition(ctx context.Context, days []int64) ([]int64, erro
 	for i, day := range days {
 		names[i] = partitionOf(day)
 	}
-	rows, err := db.pool.Query(ctx, "SELECT i FROM unnest($1::text[]) WITH ORDINALITY AS n(name, i) WHERE to_regclass(name) IS NULL", names)
+	rows, err := db.pool.Query(ctx, `SELECT i FROM unnest($1::text[]) WITH ORDINALITY AS n(name, i)
+WHERE NOT EXISTS (SELECT FROM pg_class WHERE relname = name AND relnamespace = to_regnamespace(current_schema()::text))`, names)
 	if err != nil {
 		return nil, fmt.Errorf("look for partitions: %w", err)
 	}
@@ -163,7 +164,7 @@ func (db *DB) makePartition(ctx context.Context, day int64) error {
 			}
 		}
 		var there bool
-		if err := tx.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL", name).Scan(&there); err != nil || there {
+		if err := tx.QueryRow(ctx, "SELECT "+tableExists, name).Scan(&there); err != nil || there {
 			return err
 		}
 		for _, sql := range []string{

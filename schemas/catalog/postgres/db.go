@@ -12,6 +12,9 @@ import (
 	"github.com/micromegas-go/micromegas/schemas/catalog"
 )
 
+// patience is DB.patience outside of tests. No healthy transaction takes as long.
+const patience = 10 * time.Second
+
 // DB is a catalog in a PostgreSQL database.
 type DB struct {
 	pool  *pgxpool.Pool
@@ -22,6 +25,8 @@ type DB struct {
 	// bulk holds a token for each read of many rows under way. It is half as large as the pool, so that renewals of leases and
 	// commits never wait behind such reads.
 	bulk chan struct{}
+	// patience is how long a statement waits for a lock, and how long the holder of one may be silent (evict).
+	patience time.Duration
 
 	mu     sync.Mutex // guards closed, and calls.Add against Close
 	closed bool
@@ -34,8 +39,8 @@ var _ catalog.Catalog = (*DB)(nil)
 // date; others may do the same at this moment. The parameters of pgx and pgxpool may be given (pool_max_conns), several hosts
 // too. Tables are made in the first schema of the role's search path.
 //
-// What is wrong is one of ErrConnString, ErrUnreachable, ErrPasswordRefused, ErrDatabaseMissing, ErrReadOnly and a
-// *NewerSchemaError; no error holds the password.
+// What is wrong is one of ErrConnString, ErrUnreachable, ErrPasswordRefused, ErrDatabaseMissing, ErrForbidden,
+// ErrReadOnly and a *NewerSchemaError; no error holds the password.
 func Open(ctx context.Context, connString string, log *slog.Logger) (*DB, error) {
 	cfg, err := configure(connString)
 	if err != nil {
@@ -50,7 +55,7 @@ func Open(ctx context.Context, connString string, log *slog.Logger) (*DB, error)
 	if err != nil {
 		return nil, fmt.Errorf("open catalog %s: %w", place, startError(err))
 	}
-	db := &DB{pool: pool, log: log, bulk: make(chan struct{}, max(1, cfg.MaxConns/2))}
+	db := &DB{pool: pool, log: log, bulk: make(chan struct{}, max(1, cfg.MaxConns/2)), patience: patience}
 	db.clock.set(now)
 	log.Debug("catalog opened", "place", place)
 	return db, nil

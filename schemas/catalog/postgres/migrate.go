@@ -62,13 +62,17 @@ func migrate(ctx context.Context, conn *pgx.Conn) error {
 	})
 }
 
+// tableExists says whether the catalog has the table $1. It reads the system's table: to_regclass answers from the session's cache,
+// which knows nothing of what others did while this transaction waited for a lock.
+const tableExists = "EXISTS (SELECT FROM pg_class WHERE relname = $1 AND relnamespace = to_regnamespace(current_schema()::text))"
+
 // version returns the version of the tables, 0 where there are none.
 func version(ctx context.Context, q interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 },
 ) (int, error) {
 	var there bool
-	if err := q.QueryRow(ctx, "SELECT to_regclass('catalog_version') IS NOT NULL").Scan(&there); err != nil {
+	if err := q.QueryRow(ctx, "SELECT "+tableExists, "catalog_version").Scan(&there); err != nil {
 		return 0, fmt.Errorf("look for the version of the catalog: %w", err)
 	}
 	if !there {
