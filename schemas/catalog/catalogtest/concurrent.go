@@ -126,6 +126,10 @@ func viewStateEqual(a, b any) bool {
 	return x.seq == y.seq && x.epoch == y.epoch && x.commitNo == y.commitNo && len(x.live) == len(y.live) && x.sum() == y.sum()
 }
 
+// checkLimit bounds the search for an order: a second on an idle machine, more than ten times that under the race detector on a
+// busy one.
+const checkLimit = time.Minute
+
 // testSerialisable lets 16 committers race for one checkpoint and one set of partitions, and has Porcupine find an order
 // of all calls that a sequential catalog would have answered alike.
 func testSerialisable(t *testing.T, cat catalog.Catalog) {
@@ -154,7 +158,7 @@ func testSerialisable(t *testing.T, cat catalog.Catalog) {
 	}
 	wg.Wait()
 	model := porcupine.Model{Init: func() any { return viewState{} }, Step: viewStep, Equal: viewStateEqual}
-	switch porcupine.CheckOperationsTimeout(model, history, 15*time.Second) {
+	switch porcupine.CheckOperationsTimeout(model, history, checkLimit) {
 	case porcupine.Illegal:
 		t.Fatalf("no sequential order explains %d calls", len(history))
 	case porcupine.Unknown:

@@ -169,6 +169,7 @@ func (db *DB) attempts(ctx context.Context, once func() error, repeatable bool) 
 		if !wait(ctx, rand.N(2*pause)) {
 			return fmt.Errorf("%w (%w)", v.err(err, repeatable), ctx.Err())
 		}
+		db.log.Debug("sent to the catalog again", "attempt", n, "err", err)
 		pause *= 2
 	}
 }
@@ -281,8 +282,7 @@ func (v verdict) err(err error, repeatable bool) error {
 
 // heal forgets what the error puts in doubt.
 func (db *DB) heal(v verdict, err error) {
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		switch pg.Code {
 		case codeNull, codeCheck:
 			db.forget()

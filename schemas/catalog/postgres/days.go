@@ -156,7 +156,7 @@ func (db *DB) makePartition(ctx context.Context, day int64) error {
 	return pgx.BeginFunc(ctx, db.pool, func(tx pgx.Tx) error {
 		for _, sql := range []string{
 			fmt.Sprintf("SET LOCAL lock_timeout = %d", dayLockTimeout.Milliseconds()),
-			fmt.Sprintf("SET LOCAL idle_in_transaction_session_timeout = %d", maxCommit.Milliseconds()),
+			endWithClient,
 			fmt.Sprintf("SELECT pg_advisory_xact_lock(%d)", dayLock),
 		} {
 			if _, err := tx.Exec(ctx, sql); err != nil {

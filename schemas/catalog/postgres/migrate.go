@@ -22,7 +22,7 @@ var migrations embed.FS
 // migrationLock is the key of the lock under which one process migrates while others wait.
 const migrationLock = 0x6d6963726f6d6567 // "micromeg"
 
-// NewerSchemaError: the tables were made by a newer program.
+// NewerSchemaError is of tables that a newer program made.
 type NewerSchemaError struct {
 	Have, Known int // versions of the tables, and the newest that this program knows
 }
@@ -43,6 +43,9 @@ func migrate(ctx context.Context, conn *pgx.Conn) error {
 		return err
 	}
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, endWithClient); err != nil {
+			return err
+		}
 		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", int64(migrationLock)); err != nil {
 			return fmt.Errorf("lock for migration: %w", err)
 		}

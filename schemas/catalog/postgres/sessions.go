@@ -1,6 +1,12 @@
 package postgres
 
-import "context"
+import (
+	"context"
+	"fmt"
+)
+
+// endWithClient begins the transactions that take several round trips: when their client stops, they end.
+var endWithClient = fmt.Sprintf("SET LOCAL idle_in_transaction_session_timeout = %d", maxCommit.Milliseconds())
 
 // endStuck ends this program's sessions that hold locks while they wait for a client that was stopped in the middle of a message
 // (wait_event ClientRead). No timeout of the server covers that before version 17. A role may end its own sessions.

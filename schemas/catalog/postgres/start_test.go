@@ -30,7 +30,7 @@ func param(k, v string) func(*url.URL) {
 	return func(u *url.URL) {
 		q := u.Query()
 		q.Set(k, v)
-		u.RawQuery = q.Encode()
+		u.RawQuery = strings.ReplaceAll(q.Encode(), "+", "%20") // a plus is a plus to PostgreSQL
 	}
 }
 
