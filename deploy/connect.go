@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -13,12 +14,17 @@ import (
 
 	"github.com/micromegas-go/micromegas/schemas/bus"
 	"github.com/micromegas-go/micromegas/schemas/catalog"
+	"github.com/micromegas-go/micromegas/schemas/catalog/postgres"
 	"github.com/micromegas-go/micromegas/schemas/lake"
 )
 
-// openPostgres opens the catalog's server.
-func openPostgres(context.Context, string, *slog.Logger) (catalog.Catalog, error) {
-	return nil, configError{"this program has no PostgreSQL in it", "unset MICROMEGAS_SQL_CONNECTION_STRING"}
+// openPostgres opens the catalog's server. Its errors say what is wrong and what to do; none holds the password.
+func openPostgres(ctx context.Context, uri string, log *slog.Logger) (catalog.Catalog, error) {
+	db, err := postgres.Open(ctx, uri, log)
+	if err != nil {
+		return nil, err
+	}
+	return db, nil
 }
 
 // natsTry bounds one try to connect; patiently tries again.
@@ -42,6 +48,9 @@ func (c *Config) connectNATS(ctx context.Context, log *slog.Logger) (*nats.Conn,
 	return conn, err
 }
 
+// startingStates are what PostgreSQL answers while it starts, stops, recovers, or has given all its connections away.
+var startingStates = []string{"57P03", "57P01", "57P02", "53300"}
+
 // mayComeUp reports whether an error says that a part is not there, or not ready, rather than that it refuses.
 func mayComeUp(err error) bool {
 	if _, ok := errors.AsType[configError](err); ok {
@@ -52,6 +61,13 @@ func mayComeUp(err error) bool {
 	}
 	if api, ok := errors.AsType[*jetstream.APIError](err); ok {
 		return api.Code == http.StatusServiceUnavailable // a cluster that has no leader yet
+	}
+	var sql interface{ SQLState() string }
+	if errors.As(err, &sql) && slices.Contains(startingStates, sql.SQLState()) {
+		return true
+	}
+	if errors.Is(err, postgres.ErrUnreachable) || errors.Is(err, postgres.ErrReadOnly) { // the latter while a standby takes over
+		return true
 	}
 	_, network := errors.AsType[net.Error](err)
 	return network || errors.Is(err, bus.ErrUnreachable) || errors.Is(err, lake.ErrUnreachable) || errors.Is(err, nats.ErrTimeout) ||

@@ -1,0 +1,175 @@
+package deploy_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/micromegas-go/micromegas/deploy/parts"
+	"github.com/micromegas-go/micromegas/schemas/bus/embedded"
+	"github.com/micromegas-go/micromegas/schemas/catalog"
+	"github.com/micromegas-go/micromegas/schemas/catalog/postgres"
+)
+
+// apart is a lake whose roles run in processes of their own, over one PostgreSQL, one NATS server and one folder.
+type apart struct {
+	t    *testing.T
+	args []string
+	env  []string
+	cat  catalog.Catalog
+}
+
+// needParts skips a test whose real servers are not installed; where tests must be complete that is a failure.
+func needParts(t testing.TB, err error) {
+	t.Helper()
+	if errors.Is(err, parts.ErrNotInstalled) && os.Getenv("CI") == "" {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func newApart(t *testing.T) *apart {
+	t.Helper()
+	pg, err := parts.StartPostgres(t.Context(), t.TempDir(), parts.PostgresOptions{NoFsync: true})
+	needParts(t, err)
+	t.Cleanup(func() {
+		if err := pg.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	nats, err := embedded.Start(embedded.Options{StoreDir: t.TempDir(), Listen: "127.0.0.1:0", Token: "secret"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nats.Shutdown)
+	a := &apart{t: t}
+	uri := pg.URL("lake")
+	if a.cat, err = postgres.Open(t.Context(), uri, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { a.cat.Close() })
+	a.args = []string{"--object-store", folderURI(t, filepath.Join(newDataDir(t), "lake"))}
+	a.env = append(os.Environ(), "MICROMEGAS_SQL_CONNECTION_STRING="+uri, "MICROMEGAS_NATS_URL="+strings.Replace(nats.ClientURL(), "://", "://secret@", 1))
+	return a
+}
+
+// start starts a process of some roles, with a data folder of its own.
+func (a *apart) start(roles string, args ...string) *process {
+	a.t.Helper()
+	dir := newDataDir(a.t)
+	cmd := exec.Command(binary(a.t), serveArgs(dir, append(append([]string{"--roles", roles, "--name", filepath.Base(dir)}, a.args...), args...)...)...)
+	cmd.Env = a.env
+	return startCommand(a.t, dir, cmd)
+}
+
+func (a *apart) name(p *process) string { return filepath.Base(p.dir) }
+
+// held returns how many leases of a kind each living process holds.
+func (a *apart) held(kind string) map[string]int {
+	a.t.Helper()
+	all, now, err := a.cat.KeepLeases(a.t.Context(), nil, 0)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	held := map[string]int{}
+	for _, l := range all {
+		if strings.HasPrefix(l.Name, kind+"/") && l.Name != "views/merge" && l.Owner != "" && l.Expires > now {
+			held[l.Owner]++
+		}
+	}
+	return held
+}
+
+// shared waits until the leases of a kind are spread over processes as counts say, in ascending order, and returns how
+// long that took.
+func (a *apart) shared(kind string, within time.Duration, counts ...int) time.Duration {
+	a.t.Helper()
+	begin := time.Now()
+	eventually(a.t, within, fmt.Sprintf("leases of %s spread as %v", kind, counts), func() bool {
+		return slices.Equal(slices.Sorted(maps.Values(a.held(kind))), counts)
+	})
+	return time.Since(begin)
+}
+
+// TestRolesApart runs each role in processes of its own: they answer together, share the shards when one comes or goes,
+// and a death costs no acknowledged row and no query more than its bound.
+func TestRolesApart(t *testing.T) {
+	a := newApart(t)
+	gateway, query := a.start("gateway"), a.start("query")
+	archives := []*process{a.start("workers"), a.start("workers")}
+	views := []*process{a.start("materializers"), a.start("materializers")}
+	a.shared("archive", 10*time.Second, 4, 4)
+	a.shared("views", 10*time.Second, 2, 2)
+
+	w := newWriter(5)
+	if err := w.register(t.Context(), gateway); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); w.run(ctx, gateway, 2) }()
+	defer func() { cancel(); <-done }()
+	// sees fails unless a query that starts now sees all that is acknowledged now, within its bound.
+	sees := func(when string) {
+		t.Helper()
+		acked := w.ackedCount()
+		begin := time.Now()
+		n := query.count("SELECT count(DISTINCT block_id) FROM log_entries")
+		if took := time.Since(begin); n < acked || took > 5*time.Second {
+			t.Errorf("%s a query sees %d of %d acknowledged blocks after %v", when, n, acked, took)
+		} else {
+			t.Logf("%s a query sees %d blocks after %v", when, n, took)
+		}
+	}
+	sees("at first")
+
+	views = append(views, a.start("materializers"))
+	t.Logf("a third member has its share %v after its start", a.shared("views", 10*time.Second, 1, 1, 2))
+	sees("with three members")
+
+	begin := time.Now()
+	if err := views[0].cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	a.shared("views", 10*time.Second, 2, 2)
+	if took := time.Since(begin); took > time.Second {
+		t.Errorf("hand-over %v after SIGTERM, want a second", took)
+	} else {
+		t.Logf("hand-over %v after SIGTERM", took)
+	}
+	sees("after a hand-over")
+	<-views[0].exited
+
+	for _, victim := range []*process{archives[0], views[1]} {
+		kind, total := "archive", 8
+		if victim == views[1] {
+			kind, total = "views", 4
+		}
+		begin = time.Now()
+		victim.kill()
+		sees("after the death of an owner of " + kind)
+		eventually(t, leaseExpiry+2*time.Second, "shards of the dead owner taken", func() bool {
+			held := a.held(kind)
+			return held[a.name(victim)] == 0 && slices.Max(slices.Collect(maps.Values(held))) == total
+		})
+		t.Logf("hand-over %v after the death of an owner of %s", time.Since(begin), kind)
+	}
+	cancel()
+	<-done
+	checkAcked(t, query, w)
+	if err := exec.CommandContext(t.Context(), binary(t), "serve", "--data", t.TempDir(), "--roles", "workers").Run(); err == nil {
+		t.Error("split roles were served over SQLite")
+	}
+}
