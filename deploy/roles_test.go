@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -24,6 +25,7 @@ import (
 // apart is a lake whose roles run in processes of their own, over one PostgreSQL, one NATS server and one folder.
 type apart struct {
 	t    *testing.T
+	pg   *parts.Postgres
 	args []string
 	env  []string
 	cat  catalog.Catalog
@@ -54,7 +56,7 @@ func newApart(t *testing.T) *apart {
 		t.Fatal(err)
 	}
 	t.Cleanup(nats.Shutdown)
-	a := &apart{t: t}
+	a := &apart{t: t, pg: pg}
 	uri := pg.URL("lake")
 	if a.cat, err = postgres.Open(t.Context(), uri, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
@@ -103,6 +105,19 @@ func (a *apart) shared(kind string, within time.Duration, counts ...int) time.Du
 	return time.Since(begin)
 }
 
+// sees fails unless a query that starts now sees all that is acknowledged now, within the bound of a query's waiting.
+func (p *process) sees(w *writer, when string) {
+	p.t.Helper()
+	acked := w.ackedCount()
+	begin := time.Now()
+	n := p.count("SELECT count(DISTINCT block_id) FROM log_entries")
+	if took := time.Since(begin); n < acked || took > 5*time.Second {
+		p.t.Errorf("%s a query sees %d of %d acknowledged blocks after %v", when, n, acked, took)
+	} else {
+		p.t.Logf("%s a query sees %d blocks after %v", when, n, took)
+	}
+}
+
 // TestRolesApart runs each role in processes of its own: they answer together, share the shards when one comes or goes,
 // and a death costs no acknowledged row and no query more than its bound.
 func TestRolesApart(t *testing.T) {
@@ -121,18 +136,7 @@ func TestRolesApart(t *testing.T) {
 	done := make(chan struct{})
 	go func() { defer close(done); w.run(ctx, gateway, 2) }()
 	defer func() { cancel(); <-done }()
-	// sees fails unless a query that starts now sees all that is acknowledged now, within its bound.
-	sees := func(when string) {
-		t.Helper()
-		acked := w.ackedCount()
-		begin := time.Now()
-		n := query.count("SELECT count(DISTINCT block_id) FROM log_entries")
-		if took := time.Since(begin); n < acked || took > 5*time.Second {
-			t.Errorf("%s a query sees %d of %d acknowledged blocks after %v", when, n, acked, took)
-		} else {
-			t.Logf("%s a query sees %d blocks after %v", when, n, took)
-		}
-	}
+	sees := func(when string) { t.Helper(); query.sees(w, when) }
 	sees("at first")
 
 	views = append(views, a.start("materializers"))
@@ -171,5 +175,106 @@ func TestRolesApart(t *testing.T) {
 	checkAcked(t, query, w)
 	if err := exec.CommandContext(t.Context(), binary(t), "serve", "--data", t.TempDir(), "--roles", "workers").Run(); err == nil {
 		t.Error("split roles were served over SQLite")
+	}
+}
+
+// TestZombiesLose stops an archiver and a materializer until others have their shards, and lets them go on, under load: what
+// they still believe in is refused, and they take their share again.
+func TestZombiesLose(t *testing.T) {
+	a := newApart(t)
+	gateway, query := a.start("gateway"), a.start("query")
+	zombies := []*process{a.start("workers"), a.start("materializers")}
+	a.start("workers")
+	a.start("materializers")
+	a.shared("archive", 10*time.Second, 4, 4)
+	a.shared("views", 10*time.Second, 2, 2)
+	var writers []*writer
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	defer func() { cancel(); wg.Wait() }()
+	for range 4 { // over several shards
+		w := newWriter(5)
+		if err := w.register(t.Context(), gateway); err != nil {
+			t.Fatal(err)
+		}
+		writers = append(writers, w)
+		wg.Go(func() { w.run(ctx, gateway, 1) })
+	}
+	eventually(t, 30*time.Second, "blocks of all", func() bool {
+		return !slices.ContainsFunc(writers, func(w *writer) bool { return w.ackedCount() < 10 })
+	})
+	signal := func(sig syscall.Signal) {
+		t.Helper()
+		for _, z := range zombies {
+			if err := z.cmd.Process.Signal(sig); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	signal(syscall.SIGSTOP)
+	a.shared("archive", leaseExpiry+5*time.Second, 8)
+	a.shared("views", leaseExpiry+5*time.Second, 4)
+	query.sees(writers[0], "while owners sleep")
+	signal(syscall.SIGCONT)
+	a.shared("archive", 10*time.Second, 4, 4)
+	a.shared("views", 10*time.Second, 2, 2)
+	query.sees(writers[1], "when they are awake")
+	cancel()
+	wg.Wait()
+	for _, w := range writers {
+		checkAcked(t, query, w)
+	}
+	for _, z := range zombies {
+		if log := z.logTail(); !strings.Contains(log, "lease lost") {
+			t.Errorf("a process that slept for longer than its leases lived did not notice:\n%s", log)
+		}
+	}
+}
+
+// TestCatalogAway kills PostgreSQL for longer than leases live: the gateway goes on to acknowledge, as fast as before, no
+// process ends, and afterwards all is there.
+func TestCatalogAway(t *testing.T) {
+	a := newApart(t)
+	gateway, query := a.start("gateway"), a.start("query")
+	owners := []*process{a.start("workers"), a.start("workers,materializers"), a.start("materializers")}
+	a.shared("archive", 10*time.Second, 4, 4)
+	a.shared("views", 10*time.Second, 2, 2)
+	known, unknown := newWriter(5), newWriter(5) // the latter's stream is registered nowhere when its first blocks come
+	if err := known.register(t.Context(), gateway); err != nil {
+		t.Fatal(err)
+	}
+	post := func(w *writer) {
+		t.Helper()
+		id, body := w.block()
+		begin := time.Now()
+		if code, err := gateway.post(t.Context(), "insert_block", body); err != nil || code != 200 || time.Since(begin) > time.Second {
+			t.Errorf("post: status %d, %v after %v", code, err, time.Since(begin))
+		}
+		w.acked = append(w.acked, id)
+	}
+	post(known)
+	if err := a.pg.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	for begin := time.Now(); time.Since(begin) < 2*leaseExpiry; {
+		post(known)
+		post(unknown)
+		<-time.After(20 * time.Millisecond) // a rate, not a wait for something
+	}
+	if err := a.pg.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("leases are spread %v after the catalog is back", a.shared("archive", 10*time.Second, 4, 4)+a.shared("views", 10*time.Second, 2, 2))
+	query.sees(known, "after an outage of the catalog")
+	if err := unknown.register(t.Context(), gateway); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 30*time.Second, "rows of blocks whose stream came late", func() bool {
+		return query.count("SELECT count(DISTINCT block_id) FROM log_entries WHERE process_id = '"+unknown.process.ID.String()+"'") == len(unknown.acked)
+	})
+	checkAcked(t, query, known)
+	checkAcked(t, query, unknown)
+	for _, p := range append(owners, gateway, query) {
+		p.stop()
 	}
 }
