@@ -200,6 +200,7 @@ const (
 	codeSerialize   = "40001"
 	codeDeadlock    = "40P01"
 	codeLockTimeout = "55P03"
+	codeNoPartition = "42P01" // a sweep dropped an empty day's at this moment
 	codeNoStatement = "26000" // the pooler gave another session
 )
 
@@ -260,7 +261,7 @@ func judgeRefused(pg *pgconn.PgError) verdict {
 		return verdict{}
 	case codeReadOnly: // another server may be the primary now
 		return verdict{passing: true, lost: true, means: ErrReadOnly}
-	case codeNull, codeCheck: // rows that were known are gone, or a day got its partition at this moment
+	case codeNull, codeCheck, codeNoPartition: // rows that were known are gone, or a day got or lost its partition at this moment
 		return verdict{passing: true}
 	case codeSerialize, codeDeadlock, codeLockTimeout, codeNoStatement:
 		return verdict{passing: true}

@@ -258,7 +258,7 @@ func (db *DB) CommitFreeze(ctx context.Context, c *catalog.FreezeCommit) (versio
 	case errors.Is(err, catalog.ErrStale) || errors.Is(err, catalog.ErrInvalid):
 		return 0, fmt.Errorf("freeze: %w", err)
 	}
-	v := judge(err)
+	v := judge(ctx, err)
 	db.heal(v, err)
 	return 0, fmt.Errorf("freeze: %w", v.err(err, false))
 }
