@@ -123,7 +123,9 @@ func (s *Stack) openLake(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	l, err := lake.Open(ctx, uri, lake.Options{CacheDir: s.path(filepath.Join("cache", "lake")), CacheBytes: s.cfg.CacheBytes})
+	l, err := lake.Open(ctx, uri, lake.Options{
+		CacheDir: s.path(filepath.Join("cache", "lake")), CacheBytes: s.cfg.CacheBytes, WarmOnPut: s.cfg.hasRole(RoleQuery),
+	})
 	if err != nil {
 		return err
 	}

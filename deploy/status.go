@@ -85,7 +85,8 @@ type status struct {
 	Shards        []shardStatus    `json:"shards"`
 	DeadLetters   map[string]int64 `json:"dead_letters"` // by reason, as this process sent them
 	Catalog       any              `json:"catalog"`
-	CatalogMs     float64          `json:"catalog_ms"` // one round trip to the catalog
+	CatalogMs     float64          `json:"catalog_ms"`     // one round trip to the catalog
+	Lake          any              `json:"lake,omitempty"` // requests and local copies, where the bucket is no folder
 	Gateway       any              `json:"gateway,omitempty"`
 	Archive       any              `json:"archive,omitempty"`
 	Materializers any              `json:"materializers,omitempty"`
@@ -174,6 +175,9 @@ func (s *Stack) status(ctx context.Context) status {
 
 	st.Shards, err = s.shardStatus(ctx)
 	note(err)
+	if s.lake.Root() == "" {
+		st.Lake = s.lake.Stats()
+	}
 	st.Catalog, err = s.catalog.Stats(ctx)
 	note(err)
 	asked := time.Now()

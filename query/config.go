@@ -11,6 +11,7 @@ import (
 	"github.com/micromegas-go/micromegas/query/engine"
 	"github.com/micromegas-go/micromegas/schemas/bus"
 	"github.com/micromegas-go/micromegas/schemas/catalog"
+	"github.com/micromegas-go/micromegas/schemas/lake"
 	"github.com/micromegas-go/micromegas/schemas/telemetry"
 )
 
@@ -75,8 +76,9 @@ type Catalog interface {
 
 // Files is the part of the lake that the service reads.
 type Files interface {
-	// LocalPath must return a path that the engine may open, and that lives as long as the partition's row.
-	LocalPath(ctx context.Context, key string) (string, error)
+	// LocalPaths must return paths that the engine may open, in the order of the files, and that live as long as the partitions'
+	// rows, or for longer than a query may run.
+	LocalPaths(ctx context.Context, files []lake.Ref) ([]string, error)
 }
 
 // Flusher is the part of the bus that the service asks.

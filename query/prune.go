@@ -8,22 +8,17 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/micromegas-go/micromegas/query/dialect"
 	"github.com/micromegas-go/micromegas/schemas/bus"
 	"github.com/micromegas-go/micromegas/schemas/catalog"
+	"github.com/micromegas-go/micromegas/schemas/lake"
 	"github.com/micromegas-go/micromegas/schemas/tables"
 	"github.com/micromegas-go/micromegas/schemas/telemetry"
 )
 
-const (
-	// lifetimeMargin widens the time in which a process's files are looked for: the clock of a process is an estimate, and
-	// an event may lie a little outside its block.
-	lifetimeMargin = time.Hour
-	// fetches is the number of files that one query brings into the cache at a time.
-	fetches = 8
-)
+// lifetimeMargin widens the time in which a process's files are looked for: the clock of a process is an estimate, and
+// an event may lie a little outside its block.
+const lifetimeMargin = time.Hour
 
 // relations brings the statement's tables up to date and returns the statements that make them relations.
 func (r *run) relations(ctx context.Context) (views, warnings []string, err error) {
@@ -256,19 +251,15 @@ func (r *run) paths(ctx context.Context, parts []*catalog.Partition) ([]string, 
 	if r.dry && len(parts) > 1 {
 		parts = parts[:1] // all files of a view have one schema
 	}
-	out := make([]string, len(parts))
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(fetches)
+	files := make([]lake.Ref, len(parts))
 	for i, p := range parts {
-		g.Go(func() (err error) {
-			out[i], err = r.s.parts.Files.LocalPath(ctx, p.Key)
-			if err != nil {
-				return fmt.Errorf("partition %d of %s: %w", p.PartNo, p.View, err)
-			}
-			return nil
-		})
+		files[i] = lake.Ref{Key: p.Key, Size: p.Size}
 	}
-	return out, g.Wait()
+	paths, err := r.s.parts.Files.LocalPaths(ctx, files)
+	if err != nil {
+		return nil, fmt.Errorf("files of %s: %w", parts[0].View, err)
+	}
+	return paths, nil
 }
 
 // instances returns the processes that view_instance names, nil for the global instance.

@@ -52,6 +52,17 @@ type creator interface {
 	Create(ctx context.Context, key string, data []byte) (created bool, err error)
 }
 
+// tailReader is the optional ability of a bucket to read a range without knowing where the object ends.
+type tailReader interface {
+	// ReadSome is Read, but returns fewer than n bytes where the object ends before.
+	ReadSome(ctx context.Context, key string, off, n int64) ([]byte, error)
+}
+
+// remoteBucket is a bucket beyond a network.
+type remoteBucket interface {
+	RemoteStats() RemoteStats
+}
+
 // pinger is the optional ability of a bucket to say why it cannot be used.
 type pinger interface {
 	Ping(ctx context.Context) error

@@ -103,7 +103,8 @@ func (l *Lake) bucketNow(ctx context.Context) (time.Time, error) {
 		return time.Time{}, err
 	}
 	o, err := l.Stat(ctx, key)
-	return o.ModTime, errors.Join(err, l.Delete(ctx, key))
+	_ = l.Delete(ctx, key) // one that stays is an orphan like others
+	return o.ModTime, err
 }
 
 // collection is one run.

@@ -1,5 +1,5 @@
 // Package lake is the lake's bucket: packs of bus frames, Parquet files of views and oversize bodies, their keys and
-// their garbage collection, behind one URI (a folder or memory). LAYOUT.md describes every byte.
+// their garbage collection, behind one URI (a folder, S3, GCS, Azure, memory). LAYOUT.md describes every byte.
 // Written by workers/archive (packs), materializers (Parquet) and gateway through bus (oversize bodies); read by all stages.
 //
 // Invariants: an object is durable when Put returns, is whole or absent, and never changes: keys that are made here
@@ -13,8 +13,10 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"math"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 )
 
@@ -25,6 +27,8 @@ type Options struct {
 	CacheDir string
 	// CacheBytes bounds the copies; 0 means DefaultCacheBytes.
 	CacheBytes int64
+	// WarmOnPut keeps copies of the views' files that this process writes: for one that answers queries too.
+	WarmOnPut bool
 	// FS replaces the file system that a folder bucket writes to; nil means the machine's.
 	FS FS
 }
@@ -37,12 +41,14 @@ type Lake struct {
 	bucket   Bucket
 	root     string
 	cacheDir string
-	ownCache bool // cacheDir is temporary and ours
-	copies   *copies
+	ownCache bool   // cacheDir is temporary and ours
+	cache    *cache // nil where objects are files already
+	warm     bool
 	buffers  sync.Pool // *[]byte, for packs being written
 }
 
-// Open opens the bucket at a URI: file:///folder (made when it is not there) or mem:// (a new, empty one).
+// Open opens the bucket at a URI: file:///folder (made when it is not there), s3://, gs:// or azblob://bucket/prefix, mem:// (a new,
+// empty one). LAYOUT.md lists what a URI may say. It asks a store beyond a network nothing: Ping does.
 func Open(ctx context.Context, uri string, opts Options) (*Lake, error) {
 	b, err := openBucket(ctx, uri, opts)
 	if err != nil {
@@ -57,7 +63,7 @@ func Open(ctx context.Context, uri string, opts Options) (*Lake, error) {
 
 // New makes a lake of a bucket, which Close closes.
 func New(b Bucket, opts Options) (*Lake, error) {
-	l := &Lake{bucket: b, cacheDir: opts.CacheDir}
+	l := &Lake{bucket: b, cacheDir: opts.CacheDir, warm: opts.WarmOnPut}
 	if f, ok := b.(*Folder); ok {
 		l.root = f.Root()
 	}
@@ -83,12 +89,18 @@ func (l *Lake) openCache(maxBytes int64) error {
 	if maxBytes <= 0 {
 		maxBytes = DefaultCacheBytes
 	}
-	l.copies, err = openCopies(filepath.Join(dir, "objects"), maxBytes, l.bucket)
+	if _, local := l.bucket.(localBucket); local {
+		return os.MkdirAll(dir, 0o755)
+	}
+	l.cache, err = openCache(filepath.Join(dir, "objects"), maxBytes, l.bucket)
 	return err
 }
 
 // Close closes the bucket and removes a temporary cache folder.
 func (l *Lake) Close() error {
+	if l.cache != nil {
+		l.cache.close()
+	}
 	err := l.bucket.Close()
 	if l.ownCache {
 		err = errors.Join(err, os.RemoveAll(l.cacheDir))
@@ -105,15 +117,24 @@ func (l *Lake) Put(ctx context.Context, key string, data []byte) error {
 	if err := l.bucket.Put(ctx, key, data); err != nil {
 		return fmt.Errorf("put %s (%d bytes): %w", key, len(data), err)
 	}
+	if l.warm && l.cache != nil && strings.HasPrefix(key, ViewPrefix) {
+		l.cache.warm(key, data)
+	}
 	return nil
 }
 
 // Get reads a whole object. The error wraps ErrNotFound when there is none.
 func (l *Lake) Get(ctx context.Context, key string) ([]byte, error) {
+	if l.cache != nil && strings.HasPrefix(key, ViewPrefix) { // a merge reads what this process may have written just now
+		if data, ok := l.cache.read(copyID(key)); ok {
+			return data, nil
+		}
+	}
 	return l.read(ctx, key, 0, -1)
 }
 
-// GetRange reads n bytes from off, all of them or none.
+// GetRange reads n bytes from off, all of them or none. Where objects are not files here, it reads aligned segments and keeps
+// them, so that the next range near by costs no request.
 func (l *Lake) GetRange(ctx context.Context, key string, off, n int64) ([]byte, error) {
 	if off < 0 || n < 0 {
 		return nil, fmt.Errorf("get %s: range of %d bytes at %d", key, n, off)
@@ -121,7 +142,27 @@ func (l *Lake) GetRange(ctx context.Context, key string, off, n int64) ([]byte, 
 	if n == 0 {
 		return []byte{}, nil
 	}
-	return l.read(ctx, key, off, n)
+	if l.cache == nil || n > maxCachedRange || off > math.MaxInt64-n {
+		return l.read(ctx, key, off, n)
+	}
+	if err := checkKey(key); err != nil {
+		return nil, err
+	}
+	data, err := l.cache.readRange(ctx, key, off, n)
+	if err != nil {
+		return nil, fmt.Errorf("get %s: %w", key, err)
+	}
+	return data, nil
+}
+
+// Distrust forgets what is kept of a range whose bytes turned out damaged: the next GetRange asks the bucket again.
+func (l *Lake) Distrust(key string, off, n int64) {
+	if l.cache == nil || off < 0 || n <= 0 || n > maxCachedRange {
+		return
+	}
+	for no := off / segmentBytes; no <= (off+n-1)/segmentBytes; no++ {
+		l.cache.forget(copyID(segmentName(key, no)))
+	}
 }
 
 func (l *Lake) read(ctx context.Context, key string, off, n int64) ([]byte, error) {
@@ -167,6 +208,9 @@ func (l *Lake) Delete(ctx context.Context, key string) error {
 	if err := l.bucket.Delete(ctx, key); err != nil {
 		return fmt.Errorf("delete %s: %w", key, err)
 	}
+	if l.cache != nil {
+		l.cache.forget(copyID(key))
+	}
 	return nil
 }
 
@@ -207,22 +251,56 @@ func (l *Lake) Root() string { return l.root }
 // CacheDir is the folder of local copies.
 func (l *Lake) CacheDir() string { return l.cacheDir }
 
-// LocalPath is a path under which the engine can open the object: the object's own file in a folder bucket, else a copy
-// in the cache folder, which is fetched when it is not there. A copy stays for at least CopyHold after the last
-// call that returned its path.
+// Stats is what a lake has done since it was opened.
+type Stats struct {
+	Requests RemoteStats `json:"requests"` // to a bucket beyond a network; all zero for others
+	Cache    CacheStats  `json:"cache"`    // all zero where objects are files already
+}
+
+// Stats counts requests and local copies.
+func (l *Lake) Stats() Stats {
+	s := Stats{Cache: l.CacheStats()}
+	if b, ok := l.bucket.(remoteBucket); ok {
+		s.Requests = b.RemoteStats()
+	}
+	return s
+}
+
+// CacheStats counts what local copies did.
+func (l *Lake) CacheStats() CacheStats {
+	if l.cache == nil {
+		return CacheStats{}
+	}
+	return l.cache.snapshot()
+}
+
+// LocalPath is LocalPaths for one object whose size is not known.
 func (l *Lake) LocalPath(ctx context.Context, key string) (string, error) {
-	if err := checkKey(key); err != nil {
+	paths, err := l.LocalPaths(ctx, []Ref{{Key: key, Size: -1}})
+	if err != nil {
 		return "", err
 	}
-	if lb, ok := l.bucket.(localBucket); ok {
-		if _, err := l.bucket.Stat(ctx, key); err != nil {
-			return "", fmt.Errorf("local path of %s: %w", key, err)
+	return paths[0], nil
+}
+
+// LocalPaths returns paths under which the engine can open the objects, in their order: the objects' own files in a folder bucket, else
+// copies in the cache folder. What is not there is fetched, many at a time, in one round trip each. A copy stays for at least CopyHold
+// after the last call that returned its path.
+func (l *Lake) LocalPaths(ctx context.Context, files []Ref) ([]string, error) {
+	for _, f := range files {
+		if err := checkKey(f.Key); err != nil {
+			return nil, err
 		}
-		return lb.LocalPath(key), nil
 	}
-	path, err := l.copies.path(ctx, key)
-	if err != nil {
-		return "", fmt.Errorf("local copy of %s: %w", key, err)
+	if l.cache != nil {
+		return l.cache.localAll(ctx, files)
 	}
-	return path, nil
+	paths := make([]string, len(files))
+	for i, f := range files {
+		if _, err := l.bucket.Stat(ctx, f.Key); err != nil {
+			return nil, fmt.Errorf("local path of %s: %w", f.Key, err)
+		}
+		paths[i] = l.bucket.(localBucket).LocalPath(f.Key)
+	}
+	return paths, nil
 }

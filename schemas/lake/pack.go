@@ -192,6 +192,7 @@ func (l *Lake) ReadPackIndex(ctx context.Context, key string, size int64) (*Pack
 		}
 		need, err := indexBytes(tail, size)
 		if err != nil {
+			l.Distrust(key, size-n, n)
 			return nil, fmt.Errorf("pack %s: %w", key, err)
 		}
 		if need > n {
@@ -200,6 +201,7 @@ func (l *Lake) ReadPackIndex(ctx context.Context, key string, size int64) (*Pack
 		}
 		index, err := parseIndex(tail, size)
 		if err != nil {
+			l.Distrust(key, size-n, n)
 			return nil, fmt.Errorf("pack %s: %w", key, err)
 		}
 		return index, nil
@@ -214,6 +216,7 @@ func (l *Lake) ReadFrame(ctx context.Context, key string, index *PackIndex, e Fr
 	}
 	f, err := index.frame(e, data)
 	if err != nil {
+		l.Distrust(key, e.Offset, e.Length)
 		return bus.Frame{}, fmt.Errorf("pack %s: %w", key, err)
 	}
 	return f, nil

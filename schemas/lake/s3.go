@@ -33,6 +33,8 @@ const (
 type s3Store struct {
 	client *s3.Client
 	place  place
+	// checksum is what parts are sent with; none where the environment says that the store wants none.
+	checksum types.ChecksumAlgorithm
 }
 
 // openS3 opens s3://bucket/prefix. Region and credentials come from the AWS environment where the URI does not say. With an endpoint the
@@ -75,6 +77,9 @@ func openS3(ctx context.Context, p place) (*cloud, string, error) {
 		return nil, "", fmt.Errorf("bucket %s: %w", p.name, err)
 	}
 	s := &s3Store{client: client, place: p}
+	if client.Options().RequestChecksumCalculation == aws.RequestChecksumCalculationWhenSupported {
+		s.checksum = types.ChecksumAlgorithmCrc32
+	}
 	return &cloud{bucket: p.prefixed(bucket), reply: s3Reply, put: s.put, remove: s.remove, putLarge: s.putLarge, sweep: s.sweep}, s3Login, nil
 }
 
@@ -151,7 +156,9 @@ func (s *s3Store) remove(ctx context.Context, key string) error {
 func (s *s3Store) putLarge(ctx context.Context, r *retrier, key string, data []byte) error {
 	var id *string
 	err := r.do(ctx, 0, s3Reply, func(ctx context.Context) error {
-		out, err := s.client.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{Bucket: &s.place.bucket, Key: s.key(key), ContentType: aws.String(contentType)})
+		out, err := s.client.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{
+			Bucket: &s.place.bucket, Key: s.key(key), ContentType: aws.String(contentType), ChecksumAlgorithm: s.checksum,
+		})
 		if err == nil {
 			id = out.UploadId
 		}
@@ -162,7 +169,7 @@ func (s *s3Store) putLarge(ctx context.Context, r *retrier, key string, data []b
 	}
 	parts, err := s.putParts(ctx, r, key, id, data)
 	if err == nil {
-		err = s.complete(ctx, r, key, id, parts)
+		err = s.complete(ctx, r, key, id, parts, int64(len(data)))
 	}
 	if err != nil {
 		return errors.Join(err, s.abort(context.WithoutCancel(ctx), key, id))
@@ -181,6 +188,7 @@ func (s *s3Store) putParts(ctx context.Context, r *retrier, key string, id *stri
 			return r.do(ctx, int64(len(body)), s3Reply, func(ctx context.Context) error {
 				out, err := s.client.UploadPart(ctx, &s3.UploadPartInput{
 					Bucket: &s.place.bucket, Key: s.key(key), UploadId: id, PartNumber: no, Body: bytes.NewReader(body), ContentLength: aws.Int64(int64(len(body))),
+					ChecksumAlgorithm: s.checksum,
 				}, unsigned)
 				if err != nil {
 					return err
@@ -196,17 +204,21 @@ func (s *s3Store) putParts(ctx context.Context, r *retrier, key string, id *stri
 	return parts, nil
 }
 
-// complete makes an object of the parts. After a lost reply the upload is gone, and the object says whether it was completed.
-func (s *s3Store) complete(ctx context.Context, r *retrier, key string, id *string, parts []types.CompletedPart) error {
+// complete makes an object of the parts. After a lost reply the upload is gone, which stores word in many ways, and the object
+// says whether it was completed.
+func (s *s3Store) complete(ctx context.Context, r *retrier, key string, id *string, parts []types.CompletedPart, size int64) error {
 	attempts := 0
-	err := r.do(ctx, int64(len(parts))*partBytes, s3Reply, func(ctx context.Context) error {
+	err := r.do(ctx, size, s3Reply, func(ctx context.Context) error {
 		attempts++
 		_, err := s.client.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{
 			Bucket: &s.place.bucket, Key: s.key(key), UploadId: id, MultipartUpload: &types.CompletedMultipartUpload{Parts: parts},
 		})
-		var gone *types.NoSuchUpload
-		if attempts > 1 && (errors.As(err, &gone) || s3Reply(err).code == "NoSuchUpload") {
-			_, err = s.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &s.place.bucket, Key: s.key(key)})
+		if err == nil || attempts == 1 || judge(err, s3Reply(err)) != permanent {
+			return err
+		}
+		found, headErr := s.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &s.place.bucket, Key: s.key(key)})
+		if headErr == nil && aws.ToInt64(found.ContentLength) == size {
+			return nil
 		}
 		return err
 	})

@@ -1,9 +1,11 @@
 package lake_test
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -109,6 +111,53 @@ func TestS3BucketThroughFaults(t *testing.T) {
 		stats.Retries, stats.Failures)
 	if c.Faults() == 0 || stats.Failures != 0 || stats.Retries < c.Faults() {
 		t.Errorf("stats = %+v, faults = %+v", stats, c)
+	}
+}
+
+// TestManyOperationsThroughFaults has sixteen writers and readers at once lose one request in twenty: nothing acknowledged is
+// lost, and nothing wrong is read.
+func TestManyOperationsThroughFaults(t *testing.T) {
+	s := startS3(t)
+	f := startFaults(t, s)
+	l := openLake(t, s.URIAt(f.URL(), "lake"), lake.Options{})
+	f.Set(parts.Every(0.05, time.Hour), 11)
+	begun := time.Now()
+	var wg sync.WaitGroup
+	for worker := range 16 {
+		wg.Go(func() {
+			for i := range 25 {
+				frames := frames(uint64(worker*1000+i*10+1), 3, 3000)
+				p, offsets, err := l.PutPack(t.Context(), eager0, frames)
+				if err != nil {
+					t.Errorf("put: %v", err)
+					continue
+				}
+				if got, err := l.ReadPack(t.Context(), p.Key); err != nil || len(got) != 3 || !sameFrame(got[2], frames[2]) {
+					t.Errorf("read: %d frames, %v", len(got), err)
+				}
+				got, err := l.GetRange(t.Context(), p.Key, offsets[1], int64(len(frames[1].Data)))
+				if err != nil || !bytes.Equal(got, frames[1].Data) {
+					t.Errorf("range: %d bytes, %v", len(got), err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	c, r := f.Counts(), l.Stats().Requests
+	t.Logf("%d operations in %s, %d requests of which %d went wrong (%d×500, %d×503, %d time-outs, %d torn, %d replies lost): %d tried again, %d failed",
+		r.Operations, time.Since(begun).Round(time.Millisecond), c.Requests, c.Faults(), c.Error500, c.Error503, c.Timeouts, c.Torn, c.LostReply, r.Retries, r.Failures)
+	if r.Failures != 0 || r.Retries != c.Faults() || min(c.Error500, c.Error503, c.Timeouts, c.Torn, c.LostReply) == 0 {
+		t.Errorf("faults = %+v, requests = %+v", c, r)
+	}
+	packs := 0
+	for _, err := range l.List(t.Context(), lake.PackPrefix) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		packs++
+	}
+	if packs != 400 {
+		t.Errorf("%d packs are listed, want 400: each once", packs)
 	}
 }
 

@@ -9,14 +9,14 @@ import (
 	"gocloud.dev/blob/memblob"
 )
 
-func TestCopiesEvictTheLeastRecentlyUsedAfterTheHold(t *testing.T) {
+func TestCacheEvictsTheLeastRecentlyUsedAfterTheHold(t *testing.T) {
 	b := NewCloud(memblob.OpenBucket(nil))
 	defer func() {
 		if err := b.Close(); err != nil {
 			t.Error(err)
 		}
 	}()
-	c, err := openCopies(filepath.Join(t.TempDir(), "objects"), 250, b)
+	c, err := openCache(filepath.Join(t.TempDir(), "objects"), 250, b)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,17 +27,17 @@ func TestCopiesEvictTheLeastRecentlyUsedAfterTheHold(t *testing.T) {
 	}
 	paths := map[string]string{}
 	for _, key := range []string{"a", "b", "a"} {
-		if paths[key], err = c.path(t.Context(), key); err != nil {
+		if paths[key], err = c.local(t.Context(), Ref{Key: key, Size: 100}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	c.mu.Lock()
 	for _, e := range c.byID {
 		f := e.Value.(*fileCopy)
-		f.used = f.used.Add(-CopyHold - time.Second)
+		f.held = f.held.Add(-CopyHold - time.Second)
 	}
 	c.mu.Unlock()
-	if paths["c"], err = c.path(t.Context(), "c"); err != nil {
+	if paths["c"], err = c.local(t.Context(), Ref{Key: "c", Size: -1}); err != nil {
 		t.Fatal(err)
 	}
 	for key, want := range map[string]bool{"a": true, "b": false, "c": true} {
@@ -45,7 +45,7 @@ func TestCopiesEvictTheLeastRecentlyUsedAfterTheHold(t *testing.T) {
 			t.Errorf("copy of %s is there: %t, want %t", key, err == nil, want)
 		}
 	}
-	if c.bytes != 200 || len(c.byID) != 2 || c.order.Len() != 2 {
-		t.Errorf("counts %d bytes, %d copies", c.bytes, len(c.byID))
+	if s := c.snapshot(); s.Bytes != 200 || len(c.byID) != 2 || c.order.Len() != 2 {
+		t.Errorf("counts %d bytes, %d copies", c.stats.Bytes, len(c.byID))
 	}
 }
