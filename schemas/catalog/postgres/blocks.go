@@ -116,12 +116,14 @@ type listedPack struct {
 // before the pack whose frames point to it, so all of a commit is read before the position moves.
 const listPacks = `SELECT c.class, c.gen, c.shard, c.seq, coalesce(p.pack_no, 0), coalesce(p.last_seq, 0), coalesce(p.key, ''), coalesce(p.adopted, false),
   coalesce(p.live_blocks, 0), coalesce(p.first_begin, 0), coalesce(p.last_begin, 0)
-FROM checkpoints c LEFT JOIN unnest($1::text[], $2::integer[], $3::integer[], $4::bigint[]) AS a(class, gen, shard, seq) USING (class, gen, shard)
-LEFT JOIN LATERAL (
-  SELECT * FROM packs p WHERE p.class = c.class AND p.gen = c.gen AND p.shard = c.shard AND p.last_seq > coalesce(a.seq, 0) AND p.last_seq <= (
+FROM (
+  SELECT c.class, c.gen, c.shard, c.seq, coalesce(a.seq, 0) AS after, (
     SELECT max(f.last_seq) FROM (SELECT f.last_seq FROM packs f WHERE f.class = c.class AND f.gen = c.gen AND f.shard = c.shard
-      AND f.last_seq > coalesce(a.seq, 0) AND NOT f.adopted ORDER BY f.last_seq LIMIT $5) f)) AS p ON true
-WHERE c.consumer = $6 AND c.seq > coalesce(a.seq, 0)
+      AND f.last_seq > coalesce(a.seq, 0) AND NOT f.adopted ORDER BY f.last_seq LIMIT $5) f) AS upto
+  FROM checkpoints c LEFT JOIN unnest($1::text[], $2::integer[], $3::integer[], $4::bigint[]) AS a(class, gen, shard, seq) USING (class, gen, shard)
+  WHERE c.consumer = $6 AND c.seq > coalesce(a.seq, 0)
+  OFFSET 0 -- upto is found once for each shard
+) c LEFT JOIN packs p ON p.class = c.class AND p.gen = c.gen AND p.shard = c.shard AND p.last_seq > c.after AND p.last_seq <= c.upto
 ORDER BY c.class, c.shard, c.gen, p.last_seq, p.adopted DESC`
 
 // step reads the packs after the positions, one list of them, and reports whether there may be more.

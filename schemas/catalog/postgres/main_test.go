@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"os"
@@ -30,7 +31,10 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	server, errServer = parts.StartPostgres(context.Background(), dir, parts.PostgresOptions{})
+	flag.Parse()
+	// Syncing is what benchmarks are about; the tests that kill a server have servers of their own.
+	measured := flag.Lookup("test.bench").Value.String() != ""
+	server, errServer = parts.StartPostgres(context.Background(), dir, parts.PostgresOptions{NoFsync: !measured})
 	if errServer == nil {
 		defer server.Stop()
 	}

@@ -130,7 +130,9 @@ CREATE TABLE views(
   name text NOT NULL UNIQUE
 );
 
--- Readers hold the live partitions in memory and ask for changes by commit number: there is no index by time.
+-- Readers hold the live partitions in memory and ask for changes by commit number: there is no index by time. A GiST index on
+-- int8range(min_time, max_time) made a row half as dear again (65 µs of server time instead of 43), and answered in 1.4 ms, among
+-- 100,000, what memory answers in 0.3 ms.
 CREATE TABLE partitions(
   part_no bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   view_no integer NOT NULL,
