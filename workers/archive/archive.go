@@ -15,7 +15,8 @@
 //
 // Know first: whether a block is archived already is not asked beforehand. The insert itself finds out: when the catalog
 // answers ErrDuplicateBlocks the owner asks which ones exist, puts skips in their place and commits again. Copies are
-// rare, so this saves a look-up for each block; the pack, which holds all copies, stays the same.
+// rare, so this saves a look-up for each block; the pack, which holds all copies, stays the same. Of blocks so old that
+// their rows may be frozen the catalog alone does not know: it answers ErrFrozen, and the owner looks into the frozen files.
 package archive
 
 import (
@@ -31,6 +32,7 @@ import (
 	"github.com/micromegas-go/micromegas/schemas/catalog"
 	"github.com/micromegas-go/micromegas/schemas/catalog/ownership"
 	"github.com/micromegas-go/micromegas/schemas/lake"
+	"github.com/micromegas-go/micromegas/schemas/lake/frozen"
 )
 
 // Config bounds the work of an archive.
@@ -97,6 +99,7 @@ type Archive struct {
 	bus    *bus.Bus
 	cat    catalog.Catalog
 	lake   *lake.Lake
+	frozen *frozen.Reader
 	keeper *ownership.Keeper
 	log    *slog.Logger
 	hook   func(step) error // tests: called at each step; its error is the step's failure
@@ -117,7 +120,7 @@ func New(cfg Config, b *bus.Bus, cat catalog.Catalog, l *lake.Lake, owner string
 	if keeper == nil {
 		keeper = ownership.NewKeeper(cfg.Ownership, cat, owner, log)
 	}
-	a := &Archive{cfg: cfg, bus: b, cat: cat, lake: l, keeper: keeper, log: log, hook: func(step) error { return nil }}
+	a := &Archive{cfg: cfg, bus: b, cat: cat, lake: l, frozen: frozen.NewReader(l), keeper: keeper, log: log, hook: func(step) error { return nil }}
 	for _, s := range b.Shards() {
 		a.shards = append(a.shards, newShard(a, s))
 	}
@@ -167,8 +170,8 @@ type ShardStats struct {
 	// Skips by reason.
 	Duplicates int64 `json:"duplicates"`
 	Unreadable int64 `json:"unreadable"`
-	// Settled counts commits that were repeated because blocks were archived already; Retries counts failures of lake and
-	// catalog that were tried again; Lost counts commits that lost at the compare-and-swap.
+	// Settled counts commits that were repeated because blocks were archived already, or may be in frozen files; Retries
+	// counts failures of lake and catalog that were tried again; Lost counts commits that lost at the compare-and-swap.
 	Settled int64 `json:"settled"`
 	Retries int64 `json:"retries"`
 	Lost    int64 `json:"lost"`

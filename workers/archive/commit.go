@@ -24,7 +24,8 @@ const (
 )
 
 // maxSettles bounds how often one commit is repeated because of blocks that are archived already. Each time at least one
-// more of them is known, from another shard; so many in a row is a contradiction of the catalog with itself.
+// more of them is known, from another shard, or days were frozen meanwhile; so many in a row is a contradiction of the catalog with
+// itself.
 const maxSettles = 100
 
 // archive writes the batch: pack, rows, trimming.
@@ -111,6 +112,11 @@ func (o *owner) commit(ctx context.Context, c *contents) error {
 				if err := o.settle(ctx, c); err != nil {
 					return err
 				}
+			case errors.Is(err, catalog.ErrFrozen) && settles < maxSettles:
+				settles++
+				if err := o.settleFrozen(ctx, c); err != nil {
+					return err
+				}
 			case errors.Is(err, catalog.ErrObjectsTooOld):
 				if err := o.putPack(ctx, c); err != nil {
 					return err
@@ -136,7 +142,7 @@ func (o *owner) readBack(ctx context.Context, c *catalog.ArchiveCommit, cause er
 		o.count(func(st *ShardStats) { st.Lost++ })
 		return permanent{fmt.Errorf("shard %s is at %d of epoch %d, commit from %d to %d with epoch %d: %w",
 			c.Shard, at.Seq, at.Epoch, c.From, c.To, c.Epoch, catalog.ErrConflict)}
-	case errors.Is(cause, catalog.ErrInvalid) || errors.Is(cause, catalog.ErrClosed) || errors.Is(cause, catalog.ErrDuplicateBlocks):
+	case errors.Is(cause, catalog.ErrInvalid) || errors.Is(cause, catalog.ErrClosed) || errors.Is(cause, catalog.ErrDuplicateBlocks) || errors.Is(cause, catalog.ErrFrozen):
 		return permanent{cause}
 	default:
 		return cause
@@ -150,6 +156,28 @@ func (o *owner) settle(ctx context.Context, c *contents) error {
 		return err
 	}
 	c.dropExisting(exist)
+	o.count(func(st *ShardStats) { st.Settled++ })
+	return nil
+}
+
+// settleFrozen puts skips in place of the blocks that are in frozen files. What is left is committed under the version of these
+// files. A file that cannot be read holds the shard up: to go on without it could archive a block twice.
+func (o *owner) settleFrozen(ctx context.Context, c *contents) error {
+	keys := c.keys()
+	begin, end := keys[0].BeginTime, keys[0].BeginTime
+	for i := range keys {
+		begin, end = min(begin, keys[i].BeginTime), max(end, keys[i].BeginTime)
+	}
+	f, err := o.cat.Frozen(ctx, begin, end)
+	if err != nil {
+		return err
+	}
+	exist, err := o.frozen.Lookup(ctx, f.Files, keys)
+	if err != nil {
+		return fmt.Errorf("settle blocks of frozen days: %w", err)
+	}
+	c.dropExisting(exist)
+	c.Frozen = f.Version
 	o.count(func(st *ShardStats) { st.Settled++ })
 	return nil
 }
