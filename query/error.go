@@ -81,6 +81,9 @@ func (s *Service) errorOf(ctx context.Context, err error, st *dialect.Statement)
 	if e := s.ended(ctx, err); e != nil {
 		return e
 	}
+	if e := away(err); e != nil {
+		return e
+	}
 	var spoken *dialect.Error
 	var engineErr *engine.Error
 	switch {

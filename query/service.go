@@ -44,6 +44,7 @@ func New(cfg Config, parts Parts) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	parts.Catalog, parts.Files = patientCatalog{parts.Catalog}, honestFiles{parts.Files}
 	n := newNames()
 	return &Service{
 		cfg:        cfg,

@@ -1,0 +1,89 @@
+package query
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/micromegas-go/micromegas/schemas/catalog"
+	"github.com/micromegas-go/micromegas/schemas/lake"
+	"github.com/micromegas-go/micromegas/schemas/telemetry"
+)
+
+// catalogTimeout bounds one call to the catalog: each is a page of rows or less. A server that hangs is told of in time, and not at
+// the end of the query's own.
+const catalogTimeout = 5 * time.Second
+
+// awayError says that a part of the lake does not answer: the client may ask again.
+type awayError struct {
+	part string
+	err  error
+}
+
+func (e *awayError) Error() string { return fmt.Sprintf("the %s does not answer: %v", e.part, e.err) }
+func (e *awayError) Unwrap() error { return e.err }
+
+// away returns the error of a query that met an awayError, nil for any other.
+func away(err error) *Error {
+	a, ok := errors.AsType[*awayError](err)
+	if !ok {
+		return nil
+	}
+	return &Error{
+		Code: codes.Unavailable, Message: fmt.Sprintf("External error: the %s does not answer", a.part),
+		Help: "nothing that was acknowledged is lost; ask again when it is back", Err: err,
+	}
+}
+
+// patientCatalog bounds each call to a catalog and says so when it does not answer. What the catalog itself says, and the
+// end of the query, come through as they are.
+type patientCatalog struct{ Catalog }
+
+// patiently makes one call.
+func patiently[T any](ctx context.Context, call func(context.Context) (T, error)) (T, error) {
+	bounded, cancel := context.WithTimeout(ctx, catalogTimeout)
+	defer cancel()
+	v, err := call(bounded)
+	if err == nil || ctx.Err() != nil || errors.Is(err, catalog.ErrInvalid) {
+		return v, err
+	}
+	return v, &awayError{"catalog", err}
+}
+
+func (c patientCatalog) Processes(ctx context.Context, ids []telemetry.ID) ([]catalog.ProcessRow, error) {
+	return patiently(ctx, func(ctx context.Context) ([]catalog.ProcessRow, error) { return c.Catalog.Processes(ctx, ids) })
+}
+
+func (c patientCatalog) Streams(ctx context.Context, ids []telemetry.ID) ([]catalog.StreamRow, error) {
+	return patiently(ctx, func(ctx context.Context) ([]catalog.StreamRow, error) { return c.Catalog.Streams(ctx, ids) })
+}
+
+func (c patientCatalog) BlocksSince(ctx context.Context, after map[catalog.ShardID]uint64, limit int) (rows []catalog.BlockRow, next map[catalog.ShardID]uint64, err error) {
+	rows, err = patiently(ctx, func(ctx context.Context) (rows []catalog.BlockRow, err error) {
+		rows, next, err = c.Catalog.BlocksSince(ctx, after, limit)
+		return rows, err
+	})
+	return rows, next, err
+}
+
+func (c patientCatalog) ArchivePositions(ctx context.Context) (map[catalog.ShardID]uint64, error) {
+	return patiently(ctx, c.Catalog.ArchivePositions)
+}
+
+func (c patientCatalog) Partitions(ctx context.Context, sinceCommit int64) (catalog.PartitionDelta, error) {
+	return patiently(ctx, func(ctx context.Context) (catalog.PartitionDelta, error) { return c.Catalog.Partitions(ctx, sinceCommit) })
+}
+
+// honestFiles says so when the bucket does not answer.
+type honestFiles struct{ Files }
+
+func (f honestFiles) LocalPaths(ctx context.Context, files []lake.Ref) ([]string, error) {
+	paths, err := f.Files.LocalPaths(ctx, files)
+	if err == nil || ctx.Err() != nil || errors.Is(err, lake.ErrNotFound) || errors.Is(err, lake.ErrCacheFull) {
+		return paths, err
+	}
+	return nil, &awayError{"object store", err}
+}
