@@ -67,6 +67,9 @@ func StartNATS(ctx context.Context, dir string, n int, options ...NATSOptions) (
 	if dir, err = filepath.Abs(dir); err != nil {
 		return nil, fmt.Errorf("start nats: %w", err)
 	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("start nats: %w", err)
+	}
 	c := &NATS{program: program, dir: dir, cut: map[int]bool{}}
 	if len(options) > 0 {
 		c.options = options[0]

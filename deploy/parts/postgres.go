@@ -230,10 +230,14 @@ func readFrom(path string, offset int64) string {
 	return string(text[offset:])
 }
 
-func (p *Postgres) asAdmin(ctx context.Context, statement string) (err error) {
+func (p *Postgres) asAdmin(ctx context.Context, statement string) error {
+	return p.execIn(ctx, "postgres", statement)
+}
+
+func (p *Postgres) execIn(ctx context.Context, db, statement string) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, postgresEnd)
 	defer cancel()
-	conn, err := pgx.Connect(ctx, p.AdminURL("postgres"))
+	conn, err := pgx.Connect(ctx, p.AdminURL(db))
 	if err != nil {
 		return err
 	}
@@ -417,10 +421,13 @@ func unprivileged() (*syscall.Credential, error) {
 	return nil, errors.New("PostgreSQL does not run as root, and there is no user postgres or nobody to run it as")
 }
 
-// openTo makes a folder that belongs to the account: in dir, or in the temporary folder where dir is closed to it.
+// openTo makes a folder that belongs to the account: in dir, which is made when it is missing, or in the temporary folder where dir is closed to it.
 func openTo(dir string, account *syscall.Credential) (string, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
 	if account != nil && !openToAll(dir) {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 )
 
 const (
@@ -188,6 +189,20 @@ func (s *S3) Restart(ctx context.Context) error {
 		return fmt.Errorf("restart s3: %w", err)
 	}
 	return nil
+}
+
+// CPU returns the processor time that the running server has used since it was started.
+func (s *S3) CPU() (time.Duration, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.running == nil {
+		return 0, nil
+	}
+	t, err := cpuTime(s.running.cmd.Process.Pid)
+	if err != nil {
+		return 0, fmt.Errorf("processor time of s3: %w", err)
+	}
+	return t, nil
 }
 
 // Stop ends the server; its files stay.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"net/url"
 	"path/filepath"
 	"strings"
@@ -24,6 +25,9 @@ type Toxiproxy struct {
 func StartToxiproxy(ctx context.Context, dir string) (*Toxiproxy, error) {
 	program, err := Binary(ctx, ToxiproxyServer)
 	if err != nil {
+		return nil, fmt.Errorf("start toxiproxy: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("start toxiproxy: %w", err)
 	}
 	log := filepath.Join(dir, "toxiproxy.log")
