@@ -10,6 +10,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"github.com/micromegas-go/micromegas/query/querytest"
 )
 
 // The ranges of the checks: whole is the fixture's hour; the others are written as "begin … end" times of its day.
@@ -132,9 +134,13 @@ var acceptance = []check{
 	{no: 85, sql: "SELECT make_histogram(20,0,2,value) FROM measures", span: whole, code: codes.InvalidArgument, text: "make_histogram: start (20) must be <= end (0)"},
 }
 
-// TestAcceptance runs the first release's part of the published list over real FlightSQL, on its fixture.
+// TestAcceptance runs the first release's part of the published list over real FlightSQL, on its fixture, at each home.
 func TestAcceptance(t *testing.T) {
-	p := startFixture(t)
+	querytest.EachHome(t, newDataDir, testAcceptance)
+}
+
+func testAcceptance(t *testing.T, h *querytest.Home) {
+	p := startFixture(t, h)
 	for _, c := range acceptance {
 		t.Run(names.Replace(checkName(c)), func(t *testing.T) { runCheck(t, p, c) })
 	}

@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/micromegas-go/micromegas/query/querytest"
 )
 
 // TestDemoShowsRows runs the first command of the README until its first query's rows.
@@ -43,7 +45,7 @@ func TestHelpTeaches(t *testing.T) {
 
 // TestQueryCommand prints rows in every text format, and tells why there are none.
 func TestQueryCommand(t *testing.T) {
-	p := startFixture(t)
+	p := startFixture(t, querytest.LocalHome(t, newDataDir(t)))
 	run := func(args ...string) (string, string, error) {
 		cmd := exec.Command(binary(t), append([]string{"query", "--url", "grpc://" + p.flight}, args...)...)
 		var out, errs strings.Builder

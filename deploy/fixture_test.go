@@ -3,14 +3,14 @@ package deploy_test
 import (
 	"context"
 	"fmt"
-	"log/slog"
-	"path/filepath"
+	"os"
+	"os/exec"
 	"testing"
 	"time"
 
+	"github.com/micromegas-go/micromegas/query/querytest"
 	"github.com/micromegas-go/micromegas/schemas/bus"
 	"github.com/micromegas-go/micromegas/schemas/catalog"
-	"github.com/micromegas-go/micromegas/schemas/catalog/sqlite"
 	"github.com/micromegas-go/micromegas/schemas/lake"
 	"github.com/micromegas-go/micromegas/schemas/telemetry"
 	"github.com/micromegas-go/micromegas/schemas/wire"
@@ -140,33 +140,33 @@ func fixtureBlocks(t *testing.T) []fixtureBlock {
 	return blocks
 }
 
-// startFixture starts a server on a data folder into which the fixture was archived with its own insert times.
-func startFixture(t *testing.T) *process {
+// startFixture starts a server on a home into which the fixture was archived with its own insert times.
+func startFixture(t *testing.T, h *querytest.Home) *process {
 	t.Helper()
-	dir := newDataDir(t)
-	loadFixture(t, dir)
-	p := startServe(t, dir)
+	loadFixture(t, h)
+	p := startServeAt(t, h)
 	eventually(t, 30*time.Second, "the fixture's rows in the views", func() bool {
 		return p.count("SELECT count(*) FROM log_entries") == 8 && p.count("SELECT count(*) FROM measures") == 7
 	})
 	return p
 }
 
+// startServeAt starts a server on a home.
+func startServeAt(t testing.TB, h *querytest.Home, args ...string) *process {
+	t.Helper()
+	cmd := exec.Command(binary(t), serveArgs(h.Dir(), args...)...)
+	cmd.Env = append(os.Environ(), h.Env...)
+	return startCommand(t, h.Dir(), cmd)
+}
+
 // loadFixture writes the fixture as archive does: a pack a class, then the catalog's rows. The bus never saw it, so a
-// server that opens the folder finds a bus that was lost and goes on with a new generation.
-func loadFixture(t *testing.T, dir string) {
+// server that opens the home finds a bus that was lost and goes on with a new generation.
+func loadFixture(t *testing.T, h *querytest.Home) {
 	t.Helper()
 	ctx := t.Context()
-	log := slog.New(slog.DiscardHandler)
-	cat, err := sqlite.Open(ctx, filepath.Join(dir, "catalog.db"), log)
-	if err != nil {
-		t.Fatal(err)
-	}
+	cat := h.OpenCatalog(t)
 	defer cat.Close()
-	l, err := lake.Open(ctx, folderURI(t, filepath.Join(dir, "lake")), lake.Options{CacheDir: filepath.Join(dir, "cache", "lake")})
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := h.OpenLake(t)
 	defer l.Close()
 	blocks := fixtureBlocks(t)
 	archiveFixture(ctx, t, cat, l, bus.Eager, blocks, fixtureProcesses(t), fixtureStreams(t))

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/micromegas-go/micromegas/deploy/pyclient"
+	"github.com/micromegas-go/micromegas/query/querytest"
 	"github.com/micromegas-go/micromegas/schemas/wire"
 )
 
@@ -138,8 +139,8 @@ func TestRecordedClientsReadBack(t *testing.T) {
 		"twice, shuffled (1)": shuffled(recorded, 1),
 		"twice, shuffled (2)": shuffled(recorded, 2),
 	} {
-		t.Run(name, func(t *testing.T) {
-			p := startServe(t, newDataDir(t))
+		testReadBack := func(t *testing.T, h *querytest.Home) {
+			p := startServeAt(t, h)
 			postAll(t, p, requests)
 			py := startPython(t, p)
 			compare(t, "log_entries", py.lines(logsSQL), want.logs)
@@ -147,7 +148,8 @@ func TestRecordedClientsReadBack(t *testing.T) {
 			compare(t, "processes", py.lines(processesSQL), want.processes)
 			compare(t, "streams", py.lines(streamsSQL), want.streams)
 			compare(t, "blocks", py.lines(blocksSQL), want.blocks)
-		})
+		}
+		t.Run(name, func(t *testing.T) { querytest.EachHome(t, newDataDir, testReadBack) })
 	}
 }
 

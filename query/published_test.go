@@ -145,12 +145,12 @@ var dtypes = map[string]string{
 	"u64": "uint64", "f64": "float64", "bool": "bool", "bin": "object", "list<str>": "object", "struct": "object",
 }
 
-// startPublished starts a server whose relations are those that the published statements are written for. The function
+// startPublished starts a server, at a home or with a folder of its own, whose relations are those that the published statements are written for. The function
 // returns the number of statements that came as far as their relations.
-func startPublished(t *testing.T) (address string, passed func() int64) {
+func startPublished(t *testing.T, home *querytest.Home) (address string, passed func() int64) {
 	t.Helper()
 	var n atomic.Int64
-	e := querytest.Start(t, querytest.Options{Service: func(s *query.Service) {
+	e := querytest.Start(t, querytest.Options{Home: home, Service: func(s *query.Service) {
 		query.UseRelations(s, sqltest.FixtureNames{}, func(st *dialect.Statement) map[string]string {
 			n.Add(1)
 			return fixtureRelations(st)
@@ -240,8 +240,12 @@ func runPublished(t *testing.T, address string, all []published) {
 // TestPublishedStatementsInPython runs the statements about logs, processes, measures, metadata and administration
 // through the Python client, as it is by default and with preserve_dictionary.
 func TestPublishedStatementsInPython(t *testing.T) {
+	querytest.EachHome(t, testing.TB.TempDir, testPublishedStatementsInPython)
+}
+
+func testPublishedStatementsInPython(t *testing.T, home *querytest.Home) {
 	dir := sqltest.SpecDir(t)
-	address, _ := startPublished(t)
+	address, _ := startPublished(t, home)
 	var all []published
 	for _, f := range []struct {
 		name  string
@@ -265,7 +269,7 @@ func checkDictionaries(c sqltest.Case, got *sqltest.Result) error {
 
 // TestExpressionsInPython runs expressions and statements with their values through the Python client.
 func TestExpressionsInPython(t *testing.T) {
-	address, _ := startPublished(t)
+	address, _ := startPublished(t, nil)
 	all := readPublished(t, filepath.Join(ours, "expressions.sql"), 290, false, rows(sqltest.CheckValue))
 	all = append(all, readPublished(t, filepath.Join(ours, "statements.sql"), 55, false, rows(sqltest.CheckRows))...)
 	runPublished(t, address, all)
@@ -274,7 +278,7 @@ func TestExpressionsInPython(t *testing.T) {
 // TestRefusalsInPython runs what must not run: the client gets the reason, nothing reaches the engine, and the server
 // goes on.
 func TestRefusalsInPython(t *testing.T) {
-	address, passed := startPublished(t)
+	address, passed := startPublished(t, nil)
 	all := readPublished(t, filepath.Join(ours, "refused.sql"), 50, false, func(c sqltest.Case, a *answer) error {
 		want := c.Expected()
 		if strings.HasPrefix(want, "a scope trick") {
@@ -291,7 +295,7 @@ func TestRefusalsInPython(t *testing.T) {
 
 // TestErrorsInPython runs what fails by the client's fault.
 func TestErrorsInPython(t *testing.T) {
-	address, _ := startPublished(t)
+	address, _ := startPublished(t, nil)
 	runPublished(t, address, readPublished(t, filepath.Join(ours, "errors.sql"), 17, false, func(c sqltest.Case, a *answer) error {
 		return a.failed(c.Expected(), "ArrowInvalid")
 	}))
@@ -309,7 +313,7 @@ func (a *answer) failed(text string, classes ...string) error {
 
 // TestTypesInPython checks what types and dtypes the client sees.
 func TestTypesInPython(t *testing.T) {
-	address, _ := startPublished(t)
+	address, _ := startPublished(t, nil)
 	tests := []struct {
 		question
 		columns string // name type dtype, …

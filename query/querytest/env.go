@@ -15,14 +15,13 @@ import (
 	"github.com/micromegas-go/micromegas/query/engine"
 	"github.com/micromegas-go/micromegas/query/flight"
 	"github.com/micromegas-go/micromegas/schemas/catalog"
-	"github.com/micromegas-go/micromegas/schemas/catalog/sqlite"
 	"github.com/micromegas-go/micromegas/schemas/identity"
 	"github.com/micromegas-go/micromegas/schemas/lake"
 )
 
 // Env is a query service with everything it stands on.
 type Env struct {
-	Catalog *sqlite.DB
+	Catalog catalog.Catalog
 	Lake    *lake.Lake
 	Engine  *engine.Engine
 	Service *query.Service
@@ -34,6 +33,7 @@ type Env struct {
 
 // Options change what is not ordinary.
 type Options struct {
+	Home   *Home         // where catalog and bucket are; nil = SQLite and a folder of the test
 	Bus    query.Flusher // who is asked to commit; nil = nobody
 	Keys   *identity.Keys
 	Config func(*query.Config)
@@ -51,19 +51,13 @@ func Start(t testing.TB, opts Options) *Env {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	e := &Env{shard: catalog.ShardID{Class: 'e', Gen: 1}}
-	var err error
-	if e.Catalog, err = sqlite.Open(t.Context(), filepath.Join(dir, "catalog.db"), log); err != nil {
-		t.Fatal(err)
+	home := opts.Home
+	if home == nil {
+		home = LocalHome(t, dir)
 	}
+	e := &Env{shard: catalog.ShardID{Class: 'e', Gen: 1}, Catalog: home.OpenCatalog(t)}
 	t.Cleanup(func() { check(t, e.Catalog.Close()) })
-	uri, err := lake.FolderURI(filepath.Join(dir, "lake"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if e.Lake, err = lake.Open(t.Context(), uri, lake.Options{CacheDir: filepath.Join(dir, "cache")}); err != nil {
-		t.Fatal(err)
-	}
+	e.Lake = home.OpenLake(t)
 	t.Cleanup(func() { check(t, e.Lake.Close()) })
 	if err := e.Catalog.OpenGeneration(t.Context(), catalog.Generation{ShardID: e.shard, Stream: "blocks-eager-0", Created: 1, FirstSeq: 1}); err != nil {
 		t.Fatal(err)
@@ -76,7 +70,10 @@ func (e *Env) startQuery(t testing.TB, dir string, opts Options, log *slog.Logge
 	t.Helper()
 	ec := engine.DefaultConfig()
 	ec.TempDir = filepath.Join(dir, "temp")
-	ec.AllowedDirs = []string{e.Lake.Root(), dir}
+	ec.AllowedDirs = []string{e.Lake.CacheDir(), dir}
+	if root := e.Lake.Root(); root != "" {
+		ec.AllowedDirs = append(ec.AllowedDirs, root)
+	}
 	if opts.Engine != nil {
 		opts.Engine(&ec)
 	}
