@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/micromegas-go/micromegas/schemas/bus"
 	"github.com/micromegas-go/micromegas/schemas/identity"
 	"github.com/micromegas-go/micromegas/schemas/lake"
 )
@@ -42,6 +43,7 @@ type Config struct {
 	CatalogURI     string // a PostgreSQL server, with its password; empty or sqlite: a file below DataDir
 	ObjectStoreURI string // the lake's bucket; empty: a folder below DataDir
 	CacheBytes     int64  // bound of the copies of the bucket's objects on the local disk
+	BusKeepBytes   int64  // of archived frames on the bus, for late readers
 
 	NATSURLs                  string        // a bus of its own; empty: the embedded server
 	NATSCreds                 string        // file with the credentials for it
@@ -73,6 +75,7 @@ func DefaultConfig() Config {
 		FlightAddr:       "127.0.0.1:50051",
 		Roles:            slices.Clone(allRoles),
 		CacheBytes:       lake.DefaultCacheBytes,
+		BusKeepBytes:     bus.DefaultConfig().KeepArchivedBytes,
 		StartTimeout:     30 * time.Second,
 		QueryMemory:      1 << 30,
 		QueryTimeout:     60 * time.Second,
@@ -113,6 +116,8 @@ func bindConfig(fs *flag.FlagSet, c *Config, getenv func(string) string) func() 
 	memory := sizeText(c.QueryMemory)
 	cache := sizeText(c.CacheBytes)
 	env.text("MICROMEGAS_CACHE_BYTES", &cache)
+	busKeep := sizeText(c.BusKeepBytes)
+	env.text("MICROMEGAS_BUS_KEEP_BYTES", &busKeep)
 
 	fs.StringVar(&c.DataDir, "data", c.DataDir, "`folder` for everything that is kept (MICROMEGAS_DATA)")
 	fs.StringVar(&c.HTTPAddr, "http", c.HTTPAddr, "listen `address` of ingestion, /health, /ready and /status")
@@ -130,6 +135,7 @@ func bindConfig(fs *flag.FlagSet, c *Config, getenv func(string) string) func() 
 	fs.StringVar(&c.NATSListen, "nats-listen", c.NATSListen, "`address` on which the inner NATS server takes other processes, who show MICROMEGAS_NATS_TOKEN as nats://token@host:port (default: none)")
 	fs.IntVar(&c.BusShards, "bus-shards", c.BusShards, "streams of each class, decided once for a lake (MICROMEGAS_BUS_SHARDS; default: 1 with the inner NATS server, else 4)")
 	fs.IntVar(&c.BusReplicas, "bus-replicas", c.BusReplicas, "servers that keep each stream (MICROMEGAS_BUS_REPLICAS; default: 3 in a cluster of three or more, else 1)")
+	fs.StringVar(&busKeep, "bus-keep", busKeep, "`size` of what the bus keeps after it was archived, for readers that are late (MICROMEGAS_BUS_KEEP_BYTES)")
 	fs.DurationVar(&c.StartTimeout, "start-timeout", c.StartTimeout, "`duration` for which catalog, bucket and bus may be out of reach at the start")
 	fs.BoolVar(&c.DisableAuth, "disable-auth", c.DisableAuth, "serve without keys on an address that is not loopback")
 	fs.StringVar(&memory, "query-memory", memory, "memory `size` of the SQL engine, such as 512MiB or 2GiB")
@@ -156,6 +162,9 @@ func bindConfig(fs *flag.FlagSet, c *Config, getenv func(string) string) func() 
 		}
 		if c.CacheBytes, err = parseSize(cache); err != nil {
 			errs = append(errs, fmt.Errorf("--cache-size: %w", err))
+		}
+		if c.BusKeepBytes, err = parseSize(busKeep); err != nil {
+			errs = append(errs, fmt.Errorf("--bus-keep: %w", err))
 		}
 		return errors.Join(append(errs, c.Validate())...)
 	}
@@ -273,7 +282,7 @@ func (e *envReader) seconds(name string, dst *time.Duration) {
 var sizeUnits = []struct {
 	suffix string
 	bytes  int64
-}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"GB", 1e9}, {"MB", 1e6}, {"B", 1}}
+}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"GB", 1e9}, {"MB", 1e6}, {"B", 1}, {"", 1}}
 
 // parseSize reads a number with a unit, or of bytes without one.
 func parseSize(text string) (int64, error) {
@@ -291,7 +300,7 @@ func parseSize(text string) (int64, error) {
 		}
 		return n * u.bytes, nil
 	}
-	return 0, configError{fmt.Sprintf("%q is no size", text), "write a number with a unit, such as 512MiB"}
+	return 0, configError{fmt.Sprintf("%q is no size", text), "write a number of bytes, or one with a unit, such as 512MiB"}
 }
 
 func sizeText(n int64) string {

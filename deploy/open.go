@@ -240,6 +240,8 @@ func (s *Stack) openBus(ctx context.Context) error {
 		return err
 	}
 	bc.Replicas = s.cfg.BusReplicas
+	bc.KeepArchivedBytes = s.cfg.BusKeepBytes
+	bc.MaxBytes = max(bc.MaxBytes, 2*bc.KeepArchivedBytes)
 	b, err := bus.Open(ctx, s.conn, archive.Generations{Catalog: s.catalog}, s.lake, bc, s.log)
 	if err != nil {
 		return err
