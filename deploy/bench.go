@@ -89,14 +89,19 @@ func (b *bench) say(format string, args ...any) {
 func runBench(ctx context.Context, std stdio, args []string) error {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	asJSON := fs.Bool("json", false, "print an array of {name, figure, unit, mark, met, peer, peer_figure, note}")
-	only := fs.String("only", "", "comma-separated `groups` to run: "+groupNames())
+	apart := fs.Bool("distributed", false, "measure processes with roles of their own over PostgreSQL, an S3 server and NATS servers, which are started on this machine")
+	only := fs.String("only", "", "comma-separated `groups` to run: "+groupNames(benchmarks())+"; with --distributed: "+groupNames(distributedBenchmarks()))
 	scale := fs.Float64("scale", 1, "share of the load that the marks are stated for")
 	python := fs.String("python", os.Getenv("MICROMEGAS_BENCH_PYTHON"), "`interpreter` with micromegas, duckdb and datafusion, to measure them beside (MICROMEGAS_BENCH_PYTHON)")
 	keep := fs.String("dir", "", "`folder` for the data, kept afterwards; default: a temporary one")
 	if err := parseFlags(fs, std, "bench [flags]", args); err != nil {
 		return err
 	}
-	groups, err := chooseGroups(*only)
+	all := benchmarks()
+	if *apart {
+		all = distributedBenchmarks()
+	}
+	groups, err := chooseGroups(all, *only)
 	if err != nil {
 		return err
 	}
@@ -132,16 +137,15 @@ func runBench(ctx context.Context, std stdio, args []string) error {
 	return errors.Join(errs...)
 }
 
-func groupNames() string {
+func groupNames(groups []benchmark) string {
 	var names []string
-	for _, g := range benchmarks() {
+	for _, g := range groups {
 		names = append(names, g.name)
 	}
 	return strings.Join(names, ", ")
 }
 
-func chooseGroups(only string) ([]benchmark, error) {
-	all := benchmarks()
+func chooseGroups(all []benchmark, only string) ([]benchmark, error) {
 	if only == "" {
 		return all, nil
 	}
@@ -149,7 +153,7 @@ func chooseGroups(only string) ([]benchmark, error) {
 	for name := range strings.SplitSeq(only, ",") {
 		i := slices.IndexFunc(all, func(g benchmark) bool { return g.name == name })
 		if i < 0 {
-			return nil, fmt.Errorf("no group %q; the groups are %s", name, groupNames())
+			return nil, fmt.Errorf("no group %q; the groups are %s", name, groupNames(all))
 		}
 		chosen = append(chosen, all[i])
 	}

@@ -45,7 +45,8 @@ type child struct {
 	http   string // http://host:port
 	flight string // grpc://host:port
 	ready  time.Duration
-	exited chan error
+	exited chan struct{}
+	err    error // of Wait, once exited is closed
 }
 
 // childStartTimeout bounds a start, recovery of a full bus included.
@@ -53,11 +54,27 @@ const childStartTimeout = 60 * time.Second
 
 // startChild starts a server with roles on a folder of the bench and waits until it is ready.
 func (b *bench) startChild(ctx context.Context, folder, roles string) (*child, error) {
+	dir := filepath.Join(b.dir, folder)
+	cmd, err := selfCommand(ctx, benchServe, dir, roles)
+	if err != nil {
+		return nil, err
+	}
+	return launch(cmd, dir)
+}
+
+// selfCommand is this program with other arguments. It is told to stop when ctx ends.
+func selfCommand(ctx context.Context, args ...string) (*exec.Cmd, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	dir := filepath.Join(b.dir, folder)
+	cmd := exec.CommandContext(ctx, exe, args...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	return cmd, nil
+}
+
+// launch starts a server whose log goes to dir, and waits until it is ready.
+func launch(cmd *exec.Cmd, dir string) (*child, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -66,15 +83,14 @@ func (b *bench) startChild(ctx context.Context, folder, roles string) (*child, e
 		return nil, err
 	}
 	defer logFile.Close()
-	c := &child{cmd: exec.CommandContext(ctx, exe, benchServe, dir, roles), exited: make(chan error, 1)}
-	c.cmd.Cancel = func() error { return c.cmd.Process.Signal(syscall.SIGTERM) }
-	c.cmd.Stderr = logFile
-	out, err := c.cmd.StdoutPipe()
+	c := &child{cmd: cmd, exited: make(chan struct{})}
+	cmd.Stderr = logFile
+	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
 	}
 	begin := time.Now()
-	if err := c.cmd.Start(); err != nil {
+	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
 	ready := make(chan struct{})
@@ -91,16 +107,27 @@ func (b *bench) startChild(ctx context.Context, folder, roles string) (*child, e
 				close(ready)
 			}
 		}
-		c.exited <- c.cmd.Wait()
+		c.err = cmd.Wait()
+		close(c.exited)
 	}()
 	select {
 	case <-ready:
 		return c, nil
-	case err := <-c.exited:
-		return nil, fmt.Errorf("measured server ended at once (%w): see %s", err, logFile.Name())
+	case <-c.exited:
+		return nil, fmt.Errorf("measured server ended at once (%w): see %s", c.err, logFile.Name())
 	case <-time.After(childStartTimeout):
-		_ = c.cmd.Process.Kill() // it may have ended just now
+		_ = cmd.Process.Kill() // it may have ended just now
 		return nil, fmt.Errorf("measured server is not ready after %v: see %s", childStartTimeout, logFile.Name())
+	}
+}
+
+// running says whether the server has not ended.
+func (c *child) running() bool {
+	select {
+	case <-c.exited:
+		return false
+	default:
+		return true
 	}
 }
 
@@ -109,7 +136,8 @@ func (c *child) stop() error {
 	if err := c.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return err
 	}
-	return <-c.exited
+	<-c.exited
+	return c.err
 }
 
 // kill ends the server at once.
@@ -117,7 +145,7 @@ func (c *child) kill() error {
 	if err := c.cmd.Process.Kill(); err != nil {
 		return err
 	}
-	if err := <-c.exited; err == nil {
+	if <-c.exited; c.err == nil {
 		return errors.New("the server ended by itself before it was killed")
 	}
 	return nil

@@ -123,37 +123,49 @@ func benchPrune(ctx context.Context, b *bench) (rows []row, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, c.stop()) }()
-	cl, err := client.Dial(c.flight, client.Options{})
+	p50, err := b.pruneToNone(ctx, c, first)
 	if err != nil {
 		return rows, err
 	}
+	one, err := b.selectOne(ctx, c)
+	if err != nil {
+		return rows, err
+	}
+	return append(rows, atMost("100 k partitions pruned to none, whole query, p50", ms(p50), "ms", 20).beside("SELECT 1", ms(one))), nil
+}
+
+// pruneToNone measures queries over the gaps of half a minute between partitions, where nothing is left to open after pruning.
+func (b *bench) pruneToNone(ctx context.Context, c *child, first time.Time) (time.Duration, error) {
+	cl, err := client.Dial(c.flight, client.Options{})
+	if err != nil {
+		return 0, err
+	}
 	defer cl.Close()
-	// Between any two partitions there is a gap of half a minute: nothing is left to open after pruning.
 	var all []time.Duration
 	rng := rand.New(rand.NewPCG(b.seed, 3))
 	for range pruneRuns {
 		gap := first.Add(time.Duration(rng.IntN(prunePartitions))*time.Minute + 40*time.Second)
 		begin := time.Now()
 		if _, err := drain(ctx, cl, "SELECT count(*) FROM log_entries", client.QueryOptions{Begin: gap, End: gap.Add(10 * time.Second)}); err != nil {
-			return rows, err
+			return 0, err
 		}
 		all = append(all, time.Since(begin))
 	}
-	one, err := b.selectOne(ctx, c)
-	if err != nil {
-		return rows, err
-	}
-	p50 := percentile(all, 50)
-	return append(rows, atMost("100 k partitions pruned to none, whole query, p50", ms(p50), "ms", 20).beside("SELECT 1", ms(one))), nil
+	return percentile(all, 50), nil
 }
 
-// makePartitions fills a catalog with partitions that have no files: pruning must not open any.
+// makePartitions fills a new catalog in a file with partitions.
 func makePartitions(ctx context.Context, path string, first time.Time) (err error) {
 	db, err := sqlite.Open(ctx, path, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
+	return fillPartitions(ctx, db, first)
+}
+
+// fillPartitions makes partitions that have no files: pruning must not open any.
+func fillPartitions(ctx context.Context, db catalog.Catalog, first time.Time) error {
 	const perCommit = 10_000
 	for done := 0; done < prunePartitions; done += perCommit {
 		commit := catalog.ViewCommit{Consumer: catalog.ConsumerViews}
