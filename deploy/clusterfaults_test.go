@@ -68,6 +68,7 @@ const (
 	faultQuery    = 15 * time.Second // longest answer of a query, also when it is an error
 	downFor       = 30 * time.Second // of PostgreSQL
 	shortlyBroken = 10 * time.Second
+	busBroken     = 20 * time.Second // of a NATS server: elections take up to 9 s, and clients move after that
 )
 
 // faults are what a deployment meets; TestFaultsBetweenParts has them one after the other on one deployment.
@@ -118,17 +119,17 @@ var faults = []fault{
 		end:   func(r *rig) error { return r.s3.Restart(context.Background()) },
 	},
 	{
-		name: "a NATS server is killed", lasts: shortlyBroken, acks: 15 * time.Second,
+		name: "a NATS server is killed", lasts: busBroken, acks: 15 * time.Second,
 		begin: func(r *rig) error { return r.nats.Kill(0) },
 		end:   func(r *rig) error { return r.nats.Restart(context.Background(), 0) },
 	},
 	{
-		name: "a NATS server hangs", lasts: shortlyBroken, acks: 20 * time.Second,
+		name: "a NATS server hangs", lasts: busBroken, acks: 20 * time.Second,
 		begin: func(r *rig) error { return r.nats.Pause(1) },
 		end:   func(r *rig) error { return r.nats.Resume(1) },
 	},
 	{
-		name: "a NATS server is cut off from the others", lasts: shortlyBroken, acks: 20 * time.Second,
+		name: "a NATS server is cut off from the others", lasts: busBroken, acks: 20 * time.Second,
 		begin: func(r *rig) error { r.nats.Partition(2); return nil },
 		end:   func(r *rig) error { r.nats.Heal(2); return nil },
 	},

@@ -53,18 +53,18 @@ func TestWrongDeploymentsAreRefused(t *testing.T) {
 		mustRefuse(t, place("pg", map[string]string{"MICROMEGAS_SQL_CONNECTION_STRING": wrong}), []string{"canary"}, "catalog", "password")
 	})
 	t.Run("database of PostgreSQL", func(t *testing.T) {
-		wrong := strings.Replace(c.env["MICROMEGAS_SQL_CONNECTION_STRING"], "/micromegas", "/nowhere", 1)
-		mustRefuse(t, place("db", map[string]string{"MICROMEGAS_SQL_CONNECTION_STRING": wrong}), nil, "catalog", "nowhere")
+		wrong := strings.Replace(c.env["MICROMEGAS_SQL_CONNECTION_STRING"], "/micromegas?", "/nowhere?", 1)
+		mustRefuse(t, place("db", map[string]string{"MICROMEGAS_SQL_CONNECTION_STRING": wrong}), nil, "catalog", "nowhere", "does not exist")
 	})
 	t.Run("secret of S3", func(t *testing.T) {
-		mustRefuse(t, place("s3", map[string]string{"AWS_SECRET_ACCESS_KEY": "canary"}), []string{"canary"}, "lake", "credentials")
+		mustRefuse(t, place("s3", map[string]string{"AWS_SECRET_ACCESS_KEY": "canary"}), []string{"canary"}, "object store", "credentials")
 	})
 	t.Run("bucket of S3", func(t *testing.T) {
 		wrong := strings.Replace(c.env["MICROMEGAS_OBJECT_STORE_URI"], "lake", "nowhere", 1)
-		mustRefuse(t, place("bucket", map[string]string{"MICROMEGAS_OBJECT_STORE_URI": wrong}), nil, "lake", "nowhere")
+		mustRefuse(t, place("bucket", map[string]string{"MICROMEGAS_OBJECT_STORE_URI": wrong}), nil, "object store", "nowhere", "no such bucket")
 	})
 	t.Run("another lake", func(t *testing.T) {
-		mustRefuse(t, place("lake", map[string]string{"MICROMEGAS_OBJECT_STORE_URI": c.s3.URI("other")}), nil, "lake")
+		mustRefuse(t, place("lake", map[string]string{"MICROMEGAS_OBJECT_STORE_URI": c.s3.URI("other")}), nil, "bucket", "does not belong")
 	})
 	t.Run("another number of shards", func(t *testing.T) {
 		mustRefuse(t, place("shards", nil, "--bus-shards", "3"), nil, "shards", "2", "3")
