@@ -221,11 +221,23 @@ func TestFailoverIsFollowed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	demote := func(p *parts.Postgres) {
-		adminExec(t, p, "ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()")
+	type session interface {
+		QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 	}
-	demote(b)
-	db := open(t, connString)
+	// demote makes a server refuse writes, or take them again, and waits until a session knows.
+	demote := func(p *parts.Postgres, change, want string, s session) {
+		t.Helper()
+		adminExec(t, p, "ALTER SYSTEM "+change, "SELECT pg_reload_conf()")
+		for got := ""; got != want; {
+			if err := s.QueryRow(t.Context(), "SELECT current_setting('default_transaction_read_only')").Scan(&got); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	const on, off = "SET default_transaction_read_only = on", "RESET default_transaction_read_only"
+	ofB := raw(t, b.AdminURL("postgres"))
+	demote(b, on, "on", ofB)
+	db := open(t, with(t, connString, param("pool_max_conns", "1"))) // the session that is asked is the one that writes
 	put := func(key string) {
 		t.Helper()
 		if _, err := db.PutSettingIfAbsent(t.Context(), key, "v"); err != nil {
@@ -242,8 +254,8 @@ func TestFailoverIsFollowed(t *testing.T) {
 		return found
 	}
 	put("first")
-	adminExec(t, b, "ALTER SYSTEM RESET default_transaction_read_only", "SELECT pg_reload_conf()")
-	demote(a) // it goes on answering, and refuses writes
+	demote(b, off, "off", ofB)
+	demote(a, on, "on", db.pool) // it goes on answering
 	put("second")
 	if err := a.Kill(); err != nil {
 		t.Fatal(err)
