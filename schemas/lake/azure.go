@@ -1,7 +1,10 @@
 package lake
 
 import (
+	"bytes"
 	"context"
+	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/http"
@@ -11,9 +14,14 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/streaming"
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
+	azblob "github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blob"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blockblob"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
+	"github.com/google/uuid"
 	"gocloud.dev/blob/azureblob"
+	"golang.org/x/sync/errgroup"
 )
 
 const azureLogin = "AZURE_STORAGE_ACCOUNT with AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN, AZURE_STORAGE_CONNECTION_STRING, or the identity of this machine"
@@ -37,7 +45,45 @@ func openAzure(ctx context.Context, p place) (*cloud, string, error) {
 	if err != nil {
 		return nil, "", fmt.Errorf("bucket %s: %w", p.name, err)
 	}
-	return &cloud{bucket: p.prefixed(bucket), reply: azureReply}, azureLogin, nil
+	return &cloud{bucket: p.prefixed(bucket), reply: azureReply, putLarge: azureParts{client, p.prefix}.put}, azureLogin, nil
+}
+
+// azureParts writes large objects part by part, for each of which the library would make one attempt. Parts that are never
+// committed vanish by themselves.
+type azureParts struct {
+	client *container.Client
+	prefix string
+}
+
+// put implements cloud.putLarge.
+func (a azureParts) put(ctx context.Context, r *retrier, key string, data []byte) error {
+	object := a.client.NewBlockBlobClient(a.prefix + key)
+	ids := make([]string, (len(data)+partBytes-1)/partBytes)
+	salt := uuid.New() // another attempt at this object may be under way
+	g, partCtx := errgroup.WithContext(ctx)
+	g.SetLimit(partsAtOnce)
+	for i := range ids {
+		ids[i] = base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(salt[:len(salt):len(salt)], uint32(i)))
+		body := data[i*partBytes : min((i+1)*partBytes, len(data))]
+		g.Go(func() error {
+			return r.do(partCtx, int64(len(body)), azureReply, func(ctx context.Context) error {
+				_, err := object.StageBlock(ctx, ids[i], streaming.NopCloser(bytes.NewReader(body)), nil)
+				return err
+			})
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return fmt.Errorf("upload part: %w", err)
+	}
+	kind := contentType
+	err := r.do(ctx, 0, azureReply, func(ctx context.Context) error {
+		_, err := object.CommitBlockList(ctx, ids, &blockblob.CommitBlockListOptions{HTTPHeaders: &azblob.HTTPHeaders{BlobContentType: &kind}})
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("complete upload in parts: %w", err)
+	}
+	return nil
 }
 
 // azureClient makes a client of the credentials in the environment.

@@ -1,12 +1,14 @@
 package lake
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 
 	"cloud.google.com/go/storage"
+	"gocloud.dev/blob"
 	"gocloud.dev/blob/gcsblob"
 	"gocloud.dev/gcp"
 	"google.golang.org/api/googleapi"
@@ -35,7 +37,25 @@ func openGCS(ctx context.Context, p place) (*cloud, string, error) {
 		return nil, "", fmt.Errorf("bucket %s: its client is of another kind", p.name)
 	}
 	own.SetRetry(storage.WithPolicy(storage.RetryNever)) // see retrying
-	return &cloud{bucket: p.prefixed(bucket), reply: gcsReply}, gcsLogin, nil
+	c := &cloud{bucket: p.prefixed(bucket), reply: gcsReply}
+	c.putLarge = func(ctx context.Context, r *retrier, key string, data []byte) error {
+		return r.do(ctx, int64(len(data)), gcsReply, func(ctx context.Context) error { return gcsPutLarge(ctx, c.bucket, key, data) })
+	}
+	return c, gcsLogin, nil
+}
+
+// gcsPutLarge writes an object piece by piece in one upload, which the client resumes where a piece fails.
+func gcsPutLarge(ctx context.Context, b *blob.Bucket, key string, data []byte) error {
+	return b.Upload(ctx, key, bytes.NewReader(data), &blob.WriterOptions{
+		ContentType: contentType, BufferSize: partBytes,
+		BeforeWrite: func(as func(any) bool) error {
+			var object **storage.ObjectHandle
+			if as(&object) {
+				*object = (*object).Retryer(storage.WithPolicy(storage.RetryAlways), storage.WithMaxAttempts(maxAttempts))
+			}
+			return nil
+		},
+	})
 }
 
 // gcsReply implements cloud.reply.
