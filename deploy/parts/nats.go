@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -17,6 +18,9 @@ import (
 
 	"github.com/micromegas-go/micromegas/schemas/bus/embedded"
 )
+
+// natsStart bounds one try to start: a server whose port is taken by another program may run without it.
+const natsStart = 25 * time.Second
 
 // natsStore is what JetStream may promise to streams: no limit that a test would meet.
 const natsStore = 1 << 40
@@ -47,6 +51,7 @@ type natsServer struct {
 	name                     string
 	config, log              string
 	client, monitor, cluster string // host:port, the same for all lives
+	nowhere                  string // where nobody listens
 
 	// out[j] leads to server j's cluster port. What j knows as this server's address is nothing that anybody can reach, so
 	// all links between servers go over these wires.
@@ -80,11 +85,14 @@ func StartNATS(ctx context.Context, dir string, n int, options ...NATSOptions) (
 		}
 	}
 	for try := range childPorts {
-		if err = c.start(ctx, n); err == nil {
+		starting, cancel := context.WithTimeout(ctx, natsStart)
+		err = c.start(starting, n)
+		cancel()
+		if err == nil {
 			return c, nil
 		}
 		err = errors.Join(err, c.Stop())
-		if try+1 == childPorts || !strings.Contains(err.Error(), "address already in use") {
+		if try+1 == childPorts || ctx.Err() != nil {
 			break
 		}
 	}
@@ -93,15 +101,52 @@ func StartNATS(ctx context.Context, dir string, n int, options ...NATSOptions) (
 
 // start makes the servers on fresh ports and waits until they are ready.
 func (c *NATS) start(ctx context.Context, n int) error {
+	if err := c.place(n); err != nil {
+		return err
+	}
+	for i, s := range c.servers {
+		if err := os.WriteFile(s.config, []byte(c.configText(i)), 0o600); err != nil {
+			return err
+		}
+		var err error
+		if s.running, err = startChild(c.program, s.log, "-c", s.config); err != nil {
+			return err
+		}
+	}
+	for i := range c.servers {
+		if err := c.untilReady(ctx, i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// place gives n servers their addresses and the wires between them. All ports are held until all are known: one that was let
+// go may be given out again.
+func (c *NATS) place(n int) error {
+	var held []net.Listener
+	defer func() {
+		for _, l := range held {
+			_ = l.Close() // nothing was written
+		}
+	}()
+	hold := func() (string, error) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return "", err
+		}
+		held = append(held, l)
+		return l.Addr().String(), nil
+	}
 	c.servers = nil
 	for i := range n {
 		s := &natsServer{
 			name: fmt.Sprintf("nats-%d", i), config: filepath.Join(c.dir, fmt.Sprintf("nats-%d.conf", i)),
 			log: filepath.Join(c.dir, fmt.Sprintf("nats-%d.log", i)),
 		}
-		for _, addr := range []*string{&s.client, &s.monitor, &s.cluster} {
+		for _, addr := range []*string{&s.client, &s.monitor, &s.cluster, &s.nowhere} {
 			var err error
-			if *addr, err = freeAddr(); err != nil {
+			if *addr, err = hold(); err != nil {
 				return err
 			}
 		}
@@ -116,28 +161,11 @@ func (c *NATS) start(ctx context.Context, n int) error {
 			s.out = append(s.out, w)
 		}
 	}
-	for i, s := range c.servers {
-		text, err := c.configText(i)
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(s.config, []byte(text), 0o600); err != nil {
-			return err
-		}
-		if s.running, err = startChild(c.program, s.log, "-c", s.config); err != nil {
-			return err
-		}
-	}
-	for i := range c.servers {
-		if err := c.untilReady(ctx, i); err != nil {
-			return err
-		}
-	}
 	return nil
 }
 
 // configText is server i's configuration file.
-func (c *NATS) configText(i int) (string, error) {
+func (c *NATS) configText(i int) string {
 	s := c.servers[i]
 	var b strings.Builder
 	fmt.Fprintf(&b, "server_name: %s\nlisten: %q\nhttp: %q\n", s.name, s.client, s.monitor)
@@ -153,20 +181,16 @@ func (c *NATS) configText(i int) (string, error) {
 			c.pki.serverCert, c.pki.serverKey, c.pki.ca, c.options.VerifyClients)
 	}
 	if len(c.servers) > 1 {
-		nowhere, err := freeAddr()
-		if err != nil {
-			return "", err
-		}
 		var routes []string
 		for j, w := range s.out {
 			if j != i {
 				routes = append(routes, "nats-route://"+w.addr())
 			}
 		}
-		fmt.Fprintf(&b, "cluster {\n  name: parts\n  listen: %q\n  advertise: %q\n  routes: [%s]\n}\n", s.cluster, nowhere, strings.Join(routes, ", "))
+		fmt.Fprintf(&b, "cluster {\n  name: parts\n  listen: %q\n  advertise: %q\n  routes: [%s]\n}\n", s.cluster, s.nowhere, strings.Join(routes, ", "))
 	}
 	b.WriteString(c.options.Extra + "\n")
-	return b.String(), nil
+	return b.String()
 }
 
 // untilReady waits until server i serves; in a cluster, until it knows a leader and all servers that run.
@@ -189,6 +213,21 @@ func (c *NATS) untilReady(ctx context.Context, i int) error {
 		return nil
 	})
 	if err != nil {
+		return fmt.Errorf("wait for %s: %w", s.name, err)
+	}
+	return nil
+}
+
+// UntilCurrent waits until server i has all it shall have of its streams.
+func (c *NATS) UntilCurrent(ctx context.Context, i int) error {
+	s := c.servers[i]
+	s.mu.Lock()
+	running := s.running
+	s.mu.Unlock()
+	if running == nil {
+		return fmt.Errorf("wait for %s: it does not run", s.name)
+	}
+	if err := running.until(ctx, func(ctx context.Context) error { return c.monitor(ctx, i, "/healthz", nil) }); err != nil {
 		return fmt.Errorf("wait for %s: %w", s.name, err)
 	}
 	return nil

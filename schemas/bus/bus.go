@@ -32,6 +32,7 @@ type Bus struct {
 	dead    deadLetters
 
 	replicas atomic.Int32 // copies of a stream that is made; set by prepare
+	tooFew   atomic.Bool  // there shall be more when there are more servers
 
 	ctx     context.Context // ends the goroutines below; Close cancels it
 	cancel  context.CancelFunc

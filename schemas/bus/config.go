@@ -20,7 +20,8 @@ const (
 type Config struct {
 	ShardsPerClass int // streams of each class; the same in every process, and for good
 	// Replicas is how many copies each stream has. 0: three where the servers can keep three, which takes a cluster of three
-	// with JetStream, else one; a stream that has more keeps them.
+	// with JetStream, else one; a stream that has more keeps them. While one of the three was never heard from a stream that is
+	// made gets two copies, and the third when the server comes.
 	Replicas int
 
 	// Catalog is the id of the catalog that positions are kept in. A stream is of one catalog; one of another is refused.

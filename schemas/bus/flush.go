@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nuid"
 
 	"github.com/micromegas-go/micromegas/schemas/telemetry"
 )
@@ -22,11 +23,11 @@ const (
 const (
 	// defaultFlush is how long a flush takes at most when the caller's context has no deadline.
 	defaultFlush = 2 * time.Second
-	// flushAgain is how long an owner is given before the shard is asked once more, and longer each time. One that was killed with
-	// the request in its hands never answers; whoever took over does, and one that only needs longer loses little: any answer counts.
-	flushAgain = 500 * time.Millisecond
-	// flushSoon is the pause after a repeated question that found no owner: the old one is gone, the new one is coming.
-	flushSoon = 50 * time.Millisecond
+	// flushAgain is how long an asker waits before it asks again: the owner may have died, or left when the request was on its
+	// way, which nobody tells. An owner that is at work on the request knows it by its id.
+	flushAgain = 250 * time.Millisecond
+	// ownerNews is how long the servers of a cluster may take to tell one another of a new owner.
+	ownerNews = 50 * time.Millisecond
 )
 
 // FlushRequest asks the owner of a shard to commit what a query is about to read.
@@ -52,6 +53,7 @@ type FlushReply struct {
 
 // flushMessage is a FlushRequest on its way. The time left travels, not the deadline: clocks differ.
 type flushMessage struct {
+	ID         string   `json:"id,omitempty"` // the same when it is asked again
 	Views      []string `json:"views,omitempty"`
 	Begin      int64    `json:"begin,omitempty"`
 	End        int64    `json:"end,omitempty"`
@@ -76,73 +78,34 @@ func flushSubject(target string, s Shard) string {
 	return fmt.Sprintf("flush.%s.%s.%d", target, s.Class, s.Shard)
 }
 
-// Flush asks the owner of a shard and waits for its answer, asking again while there is none: the owner may have died over it.
-// ErrNoOwner: nobody listens, which is known at once. ErrUnavailable: nobody answered in time.
+// Flush asks the owner of a shard and waits for its answer. ErrNoOwner: nobody listens, which is known at once, or soon when
+// the owner dies at work. ErrUnavailable: the owner did not answer in time. An owner may be asked the same twice.
 func (b *Bus) Flush(ctx context.Context, name Shard, req FlushRequest) (FlushReply, error) {
 	if _, set := ctx.Deadline(); !set {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, defaultFlush)
 		defer cancel()
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	type result struct {
-		reply FlushReply
-		err   error
-	}
-	results := make(chan result)
-	ask := func() {
-		reply, err := b.flushOnce(ctx, name, req)
-		select {
-		case results <- result{reply, err}:
-		case <-ctx.Done():
-		}
-	}
-	go ask()
-	pause := flushAgain
-	again := time.NewTimer(pause)
-	defer again.Stop()
-	for waiting := 1; ; {
-		select {
-		case r := <-results:
-			if waiting--; waiting == 0 || r.err == nil && r.reply.Err == "" {
-				return r.reply, r.err
-			}
-			if errors.Is(r.err, ErrNoOwner) {
-				pause = flushAgain
-				again.Reset(flushSoon)
-			}
-		case <-again.C:
-			waiting++
-			go ask()
-			pause *= 2
-			again.Reset(pause)
-		case <-ctx.Done():
-			return FlushReply{}, fmt.Errorf("flush %s of shard %s: %w: %w", req.Target, name, ErrUnavailable, ctx.Err())
-		}
-	}
-}
-
-// flushOnce asks once.
-func (b *Bus) flushOnce(ctx context.Context, name Shard, req FlushRequest) (FlushReply, error) {
 	deadline, _ := ctx.Deadline()
-	m := flushMessage{
-		Views: req.Views, Begin: req.Begin, End: req.End, Gen: req.Gen, UpTo: req.UpTo,
-		TimeLeftUs: time.Until(deadline).Microseconds(),
-	}
+	m := flushMessage{ID: nuid.Next(), Views: req.Views, Begin: req.Begin, End: req.End, Gen: req.Gen, UpTo: req.UpTo}
 	if !req.Process.IsZero() {
 		m.Process = req.Process[:]
 	}
-	data, err := json.Marshal(m)
-	if err != nil {
-		return FlushReply{}, fmt.Errorf("flush %s of shard %s: %w", req.Target, name, err)
-	}
-	msg, err := b.nc.RequestWithContext(ctx, flushSubject(req.Target, name), data)
-	switch {
-	case errors.Is(err, nats.ErrNoResponders):
-		return FlushReply{}, fmt.Errorf("flush %s of shard %s: %w", req.Target, name, ErrNoOwner)
-	case err != nil:
-		return FlushReply{}, fmt.Errorf("flush %s of shard %s: %w: %w", req.Target, name, ErrUnavailable, err)
+	var msg *nats.Msg
+	var err error
+	again := b.clustered()
+	for msg == nil {
+		m.TimeLeftUs = time.Until(deadline).Microseconds()
+		msg, err = b.askOwner(ctx, flushSubject(req.Target, name), &m)
+		switch {
+		case errors.Is(err, nats.ErrNoResponders) && again && ctx.Err() == nil:
+			again = false
+			b.pause(ctx, ownerNews)
+		case errors.Is(err, nats.ErrNoResponders):
+			return FlushReply{}, fmt.Errorf("flush %s of shard %s: %w", req.Target, name, ErrNoOwner)
+		case err != nil && (ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded)):
+			return FlushReply{}, fmt.Errorf("flush %s of shard %s: %w: %w", req.Target, name, ErrUnavailable, err)
+		}
 	}
 	var a flushAnswer
 	if err := json.Unmarshal(msg.Data, &a); err != nil {
@@ -151,6 +114,17 @@ func (b *Bus) flushOnce(ctx context.Context, name Shard, req FlushRequest) (Flus
 	return FlushReply{
 		Shard: name, Gen: a.Gen, Seq: a.Seq, CommitNo: a.CommitNo, Parked: a.Parked, Backlog: a.Backlog, Err: a.Err,
 	}, nil
+}
+
+// askOwner asks once.
+func (b *Bus) askOwner(ctx context.Context, subject string, m *flushMessage) (*nats.Msg, error) {
+	data, err := json.Marshal(m)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, flushAgain)
+	defer cancel()
+	return b.nc.RequestWithContext(ctx, subject, data)
 }
 
 // flushServer answers the requests of one target and shard.
@@ -163,6 +137,9 @@ type flushServer struct {
 	ctx      context.Context // ends with stop
 	places   chan struct{}   // one token per running handler
 	handlers sync.WaitGroup
+
+	mu     sync.Mutex
+	atWork map[string]*nats.Msg // by the request's id, as it was asked last: what the handlers answer
 }
 
 // ServeFlush answers the requests of a target for a shard with h, which runs up to Config.MaxFlushes times at once; its
@@ -172,7 +149,7 @@ func (b *Bus) ServeFlush(target string, name Shard, h func(context.Context, Flus
 	ctx, cancel := context.WithCancel(context.Background())
 	f := &flushServer{
 		bus: b, target: target, shard: name, handle: h,
-		ctx: ctx, places: make(chan struct{}, b.cfg.MaxFlushes),
+		ctx: ctx, places: make(chan struct{}, b.cfg.MaxFlushes), atWork: map[string]*nats.Msg{},
 	}
 	// The subscription's own goroutine takes messages one by one, so the Add in accept is over when it has drained.
 	sub, err := b.nc.Subscribe(flushSubject(target, name), f.accept)
@@ -216,6 +193,9 @@ func (f *flushServer) accept(msg *nats.Msg) {
 	}
 	req := FlushRequest{Target: f.target, Views: m.Views, Begin: m.Begin, End: m.End, Gen: m.Gen, UpTo: m.UpTo}
 	copy(req.Process[:], m.Process)
+	if f.knows(m.ID, msg) {
+		return
+	}
 	select {
 	case f.places <- struct{}{}:
 	case <-f.ctx.Done():
@@ -224,12 +204,46 @@ func (f *flushServer) accept(msg *nats.Msg) {
 		f.answer(msg, FlushReply{Err: fmt.Sprintf("owner is busy with %d flush requests", cap(f.places))})
 		return
 	}
+	f.begin(m.ID, msg)
 	f.handlers.Go(func() {
 		defer func() { <-f.places }()
 		ctx, cancel := context.WithTimeout(f.ctx, time.Duration(m.TimeLeftUs)*time.Microsecond)
 		defer cancel()
-		f.answer(msg, f.handle(ctx, req))
+		reply := f.handle(ctx, req)
+		f.answer(f.end(m.ID, msg), reply)
 	})
+}
+
+// knows says whether a handler is at work on a request, and notes where it was asked for last.
+func (f *flushServer) knows(id string, msg *nats.Msg) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, known := f.atWork[id]; !known {
+		return false
+	}
+	f.atWork[id] = msg
+	return true
+}
+
+// begin notes that a handler begins to work on a request.
+func (f *flushServer) begin(id string, msg *nats.Msg) {
+	if id == "" {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.atWork[id] = msg
+}
+
+// end returns what the handler of a request, that came first as msg, shall answer.
+func (f *flushServer) end(id string, msg *nats.Msg) *nats.Msg {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if last := f.atWork[id]; last != nil {
+		msg = last
+	}
+	delete(f.atWork, id)
+	return msg
 }
 
 func (f *flushServer) answer(msg *nats.Msg, r FlushReply) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -93,31 +94,55 @@ func testFlushHandlersAreBoundedAndEndWithStop(t *testing.T, e *bustest.Env) {
 	}
 }
 
-// An owner that dies with a request in its hands never answers: whoever takes the shard over does.
-func TestFlushOutlivesAnOwnerThatDies(t *testing.T) {
-	e := bustest.NewEnv(t)
-	dying, heir, query := e.Connect(t), e.Open(t), e.Open(t)
-	got := make(chan struct{}, 1)
-	if _, err := dying.Subscribe("flush.views.eager.0", func(*nats.Msg) { got <- struct{}{} }); err != nil {
-		t.Fatal(err)
-	}
-	if err := dying.Flush(); err != nil {
-		t.Fatal(err)
-	}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		begun := time.Now()
-		reply, err := query.Flush(testContext(t), eager0, bus.FlushRequest{Target: bus.TargetViews})
-		if err != nil || reply.Seq != 7 {
-			t.Errorf("reply %+v, error %v after %v", reply, err, time.Since(begun))
-		}
-	})
-	<-got
-	dying.Close()
-	stop, err := heir.ServeFlush(bus.TargetViews, eager0, func(context.Context, bus.FlushRequest) bus.FlushReply { return bus.FlushReply{Seq: 7} })
+// An owner that dies at work is found out, and one that comes after it answers.
+func testFlushOutlivesItsOwner(t *testing.T, e *bustest.Env) {
+	asker := e.Open(t)
+	nc := e.Connect(t)
+	var asked atomic.Int32
+	silent := func(*nats.Msg) { asked.Add(1) }
+	sub, err := nc.Subscribe("flush.views.eager.0", silent)
 	if err != nil {
 		t.Fatal(err)
 	}
-	wg.Wait()
-	stop()
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		for asked.Load() == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		if err := sub.Unsubscribe(); err != nil {
+			t.Error(err)
+		}
+	}()
+	begun := time.Now()
+	_, err = asker.Flush(testContext(t), eager0, bus.FlushRequest{Target: bus.TargetViews})
+	if !errors.Is(err, bus.ErrNoOwner) || time.Since(begun) > timeout/2 {
+		t.Errorf("error %v after %v, want ErrNoOwner", err, time.Since(begun))
+	}
+	<-gone
+}
+
+// A request that is asked again while the owner is at work is handled once.
+func testFlushAskedAgainIsHandledOnce(t *testing.T, e *bustest.Env) {
+	b := e.Open(t)
+	var handled atomic.Int32
+	stop, err := b.ServeFlush(bus.TargetViews, eager0, func(ctx context.Context, _ bus.FlushRequest) bus.FlushReply {
+		handled.Add(1)
+		select {
+		case <-time.After(700 * time.Millisecond): // several times the asker's patience
+		case <-ctx.Done():
+		}
+		return bus.FlushReply{CommitNo: 7}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stop)
+	reply, err := b.Flush(testContext(t), eager0, bus.FlushRequest{Target: bus.TargetViews})
+	if err != nil || reply.CommitNo != 7 || handled.Load() != 1 {
+		t.Errorf("reply %+v, error %v, handled %d times", reply, err, handled.Load())
+	}
 }

@@ -18,9 +18,13 @@ const (
 	openPatience = 30 * time.Second
 	// wantedReplicas is how many copies a stream gets where nobody says otherwise: what survives the loss of one server.
 	wantedReplicas = 3
-	// peersPatience is how long a cluster may be too small for wantedReplicas while it knows of servers that it has not heard
-	// from: they are starting.
-	peersPatience = 10 * time.Second
+	// fewerReplicas is how many it gets meanwhile, when the cluster has not heard from enough of its servers: the loss of one
+	// server stops the stream, and loses nothing.
+	fewerReplicas = 2
+	// peersPatience is how long the servers may take to be heard from: they are starting.
+	peersPatience = 5 * time.Second
+	// moreReplicasAfter is how often more copies are tried than there are.
+	moreReplicasAfter = 30 * time.Second
 	// preparing bounds the shards that are prepared at once.
 	preparing = 8
 	// recheckPause is the least distance between two checks of the streams.
@@ -127,18 +131,25 @@ func (b *Bus) chooseReplicas(ctx context.Context) error {
 	end := time.Now().Add(peersPatience)
 	for {
 		got, err := b.ensureDeadLetters(ctx, want)
-		var refused *jetstream.APIError
+		refused, isRefused := errors.AsType[*jetstream.APIError](err)
 		switch {
 		case err == nil:
 			b.replicas.Store(int32(got))
+			b.tooFew.Store(want == fewerReplicas && b.cfg.Replicas == 0)
 			return nil
-		case b.cfg.Replicas != 0 || want == 1 || !errors.As(err, &refused) || refused.ErrorCode != errCodeNoPeers && refused.ErrorCode != errCodeNotInCluster:
+		case b.cfg.Replicas != 0 || want == 1 || !isRefused || refused.ErrorCode != errCodeNoPeers && refused.ErrorCode != errCodeNotInCluster:
 			return err
 		case !strings.Contains(refused.Description, peersUnheard) && !strings.Contains(refused.Description, peersUnheardAfterAll):
 			b.log.Info("the cluster is too small for three copies of a stream", "cause", refused.Description)
 			want = 1
-		case time.Now().After(end):
-			return fmt.Errorf("the cluster has servers that it did not hear from; start them, or set how many copies a stream shall have: %w", err)
+			continue
+		case b.replicas.Load() > 0 || time.Now().After(end):
+			if want == fewerReplicas {
+				return fmt.Errorf("the cluster does not hear from enough of its servers: %w", err)
+			}
+			b.log.Warn("streams that are made get two copies: a server of the cluster was never heard from", "cause", refused.Description)
+			want = fewerReplicas
+			continue
 		}
 		b.pause(ctx, retryMax)
 		if ctx.Err() != nil || b.ctx.Err() != nil {
@@ -166,10 +177,15 @@ func (b *Bus) recheckSoon() {
 // recheckStreams checks all streams each time it is asked to, with patience: the servers may still be starting.
 func (b *Bus) recheckStreams() {
 	for {
+		var more <-chan time.Time
+		if b.tooFew.Load() {
+			more = time.After(moreReplicasAfter)
+		}
 		select {
 		case <-b.ctx.Done():
 			return
 		case <-b.recheck:
+		case <-more:
 		}
 		begun := time.Now()
 		pause := retryMin

@@ -22,6 +22,8 @@ var suite = []struct {
 	{"DeadLettersAreKeptOnceAndCountedByKind", testDeadLettersAreKeptOnceAndCountedByKind},
 	{"FlushReachesTheOwnerAndComesBack", testFlushReachesTheOwnerAndComesBack},
 	{"FlushHandlersAreBoundedAndEndWithStop", testFlushHandlersAreBoundedAndEndWithStop},
+	{"FlushOutlivesItsOwner", testFlushOutlivesItsOwner},
+	{"FlushAskedAgainIsHandledOnce", testFlushAskedAgainIsHandledOnce},
 	{"ReaderTakesPacksWhereTheBusIsTrimmed", testReaderTakesPacksWhereTheBusIsTrimmed},
 	{"HoleIsReportedNotSkipped", testHoleIsReportedNotSkipped},
 	{"ReaderWaitsAndEndsWithItsContext", testReaderWaitsAndEndsWithItsContext},

@@ -18,8 +18,8 @@ const (
 	clusterStart = time.Minute
 	// accounts is how many Envs a cluster has room for.
 	accounts = 40
-	// logTail is how much of the servers' output a failed test shows.
-	logTail = 4000
+	// logTail is how many lines of each server's output a failed test shows.
+	logTail = 30
 )
 
 // Cluster is real servers, as processes, with an account for each Env: they share the servers and nothing else.
@@ -46,8 +46,7 @@ func StartCluster(t testing.TB, n int) *Cluster {
 	t.Cleanup(func() {
 		if t.Failed() {
 			for i := range n {
-				text, _ := os.ReadFile(c.Log(i)) // a file that is missing says nothing
-				t.Logf("%s:\n%s", c.Log(i), text[max(0, len(text)-logTail):])
+				t.Logf("%s:\n%s", c.Log(i), tail(c.Log(i)))
 			}
 		}
 		if err := c.Stop(); err != nil {
@@ -55,6 +54,18 @@ func StartCluster(t testing.TB, n int) *Cluster {
 		}
 	})
 	return &Cluster{NATS: c}
+}
+
+// tail returns the end of a server's log, without the coming and going of connections.
+func tail(path string) string {
+	text, _ := os.ReadFile(path) // a file that is missing says nothing
+	var lines []string
+	for line := range strings.Lines(string(text)) {
+		if !strings.Contains(line, " - rid:") && !strings.Contains(line, " - cid:") && !strings.Contains(line, "Healthcheck failed") {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines[max(0, len(lines)-logTail):], "")
 }
 
 // NewEnv returns an Env of an account of its own.
