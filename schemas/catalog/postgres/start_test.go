@@ -102,6 +102,11 @@ func TestWrongStartsSayWhatIsWrong(t *testing.T) {
 	}
 	defer admin.Close(t.Context())
 	exec(t, admin, "CREATE ROLE reader LOGIN PASSWORD 'hunter2/x'")
+	cfg, err := pgx.ParseConfig(right)
+	if err != nil {
+		t.Fatal(err)
+	}
+	exec(t, raw(t, server.AdminURL(cfg.Database)), "REVOKE CREATE ON SCHEMA public FROM PUBLIC") // as it is since version 15
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
