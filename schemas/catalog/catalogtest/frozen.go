@@ -146,7 +146,10 @@ func testFreezeMovesExactly(t *testing.T, cat catalog.Catalog) {
 		Shard:    eager, PackSeq: 4,
 	})
 	equal(t, "position", []any{rows[3].Shard, rows[3].PackSeq}, []any{raw, uint64(9)})
-	for range cat.FreezableBlocks(ctx, span) {
+	for _, err := range cat.FreezableBlocks(ctx, span) {
+		if err != nil {
+			t.Fatal(err)
+		}
 		break // a reader may leave
 	}
 
