@@ -114,13 +114,15 @@ type Catalog interface {
 	// FreezableBlocks yields the rows of a span in order of their keys. At one version and up to positions that Freezable returned with
 	// it, the rows of a span never change. The rows are not held in memory; until the loop ends a connection is. After an error
 	// it ends.
-	FreezableBlocks(ctx context.Context, s FreezeSpan) iter.Seq2[FrozenBlock, error]
+	FreezableBlocks(ctx context.Context, s FreezeSpan) iter.Seq2[BlockRow, error]
 	// CommitFreeze takes the rows of a span out of the catalog's blocks and puts their files in place, as one commit that changes
 	// partitions, and returns its number: the new version. ErrStale when the version moved, when the span has another number of rows than
 	// c.Moved, and when a file to retire is not live; ErrObjectsTooOld when its objects may be collected soon.
 	// No reader sees the rows any more, but the store may keep them until SweepFrozen. A reader of rows that wants them to fit the files
 	// of a version must read the version again when it has the rows, and read all again when it moved.
 	CommitFreeze(ctx context.Context, c *FreezeCommit) (version int64, err error)
+	// Freezes returns the freezes after a version, in order. ErrStale when some of them are forgotten.
+	Freezes(ctx context.Context, after int64) ([]Freeze, error)
 	// SweepFrozen removes about limit of the rows that CommitFreeze took out, or whatever else it left, in one short transaction, and
 	// reports whether more is left.
 	SweepFrozen(ctx context.Context, limit int) (more bool, err error)

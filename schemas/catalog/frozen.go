@@ -72,14 +72,6 @@ type Frozen struct {
 	Files   []FrozenFile
 }
 
-// FrozenBlock is a row as it is frozen. Tag, StreamKnown and ProcessKnown are the stream's and the process's, and not set; ProcessID is
-// the stream's process as of the freeze.
-type FrozenBlock struct {
-	BlockRow
-	Shard   ShardID
-	PackSeq uint64 // the last sequence number of the block's pack
-}
-
 // BlockKey returns the block's key.
 func (b *BlockRow) BlockKey() BlockKey {
 	return BlockKey{StreamID: b.StreamID, BeginTime: b.BeginTime, BlockID: b.ID}
@@ -118,6 +110,20 @@ type FreezeSpan struct {
 	From, To int64
 	UpTo     map[ShardID]uint64
 }
+
+// Holds reports whether a row is of the span.
+func (s *FreezeSpan) Holds(b *BlockRow) bool {
+	return b.BeginTime >= s.From && b.BeginTime <= s.To && b.PackSeq <= s.UpTo[b.Shard]
+}
+
+// Freeze is a freeze that was done.
+type Freeze struct {
+	Version int64
+	FreezeSpan
+}
+
+// KeptFreezes is how many freezes a catalog remembers at least.
+const KeptFreezes = 1000
 
 // FreezeCommit moves the rows of a span into files.
 type FreezeCommit struct {

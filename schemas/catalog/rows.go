@@ -160,7 +160,8 @@ type StreamRow struct {
 	HasBlocks                       bool
 }
 
-// BlockRow is an archived block and where its body lies.
+// BlockRow is an archived block and where its body lies. A row that comes from, or goes to, a frozen file has no Tag, StreamKnown and
+// ProcessKnown, and as ProcessID the stream's process as of the freeze.
 type BlockRow struct {
 	telemetry.Block
 	InsertTime  int64
@@ -169,6 +170,8 @@ type BlockRow struct {
 	// The client's insert_block body, as it came, is PackLength bytes at PackOffset of the object PackKey.
 	PackKey                string
 	PackOffset, PackLength int64
+	Shard                  ShardID // where it came from
+	PackSeq                uint64  // the last sequence number of its pack
 	// StreamKnown and ProcessKnown are false while only a stub stands for them.
 	StreamKnown, ProcessKnown bool
 }

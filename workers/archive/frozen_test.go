@@ -38,13 +38,13 @@ func (w *world) freeze(f *freezer.Freezer) {
 }
 
 // frozenBlocks returns the blocks in frozen files, after it has checked that each is there once.
-func (w *world) frozenBlocks() map[telemetry.ID]catalog.FrozenBlock {
+func (w *world) frozenBlocks() map[telemetry.ID]catalog.BlockRow {
 	w.t.Helper()
 	files, err := w.cat.Frozen(context.Background(), math.MinInt64, math.MaxInt64)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	found := map[telemetry.ID]catalog.FrozenBlock{}
+	found := map[telemetry.ID]catalog.BlockRow{}
 	r := frozen.NewReader(w.lake)
 	for i := range files.Files {
 		for b, err := range r.Rows(context.Background(), &files.Files[i]) {
@@ -72,7 +72,7 @@ func (w *world) everywhere(posted []*bus.Record) {
 			continue
 		}
 		if isFrozen {
-			row = file.BlockRow
+			row = file
 		}
 		body, err := w.lake.GetRange(context.Background(), row.PackKey, row.PackOffset, row.PackLength)
 		if err != nil || string(body) != string(p.Body) {

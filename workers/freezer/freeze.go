@@ -27,7 +27,7 @@ func (f *Freezer) freezeUnit(ctx context.Context, u *unit, upTo map[catalog.Shar
 		FreezeSpan: catalog.FreezeSpan{From: u.from, To: u.to, UpTo: upTo}, Version: version, ObjectsSince: begun.UnixNano(),
 	}
 	moved := int64(0)
-	sources := []iter.Seq2[catalog.FrozenBlock, error]{counted(f.cat.FreezableBlocks(ctx, c.FreezeSpan), &moved)}
+	sources := []iter.Seq2[catalog.BlockRow, error]{counted(f.cat.FreezableBlocks(ctx, c.FreezeSpan), &moved)}
 	for i := range merge {
 		sources = append(sources, f.reader.Rows(ctx, &merge[i]))
 		c.Retired = append(c.Retired, merge[i].PartNo)
@@ -59,8 +59,8 @@ func (f *Freezer) freezeUnit(ctx context.Context, u *unit, upTo map[catalog.Shar
 }
 
 // counted counts the rows that pass.
-func counted(rows iter.Seq2[catalog.FrozenBlock, error], n *int64) iter.Seq2[catalog.FrozenBlock, error] {
-	return func(yield func(catalog.FrozenBlock, error) bool) {
+func counted(rows iter.Seq2[catalog.BlockRow, error], n *int64) iter.Seq2[catalog.BlockRow, error] {
+	return func(yield func(catalog.BlockRow, error) bool) {
 		for b, err := range rows {
 			if err == nil {
 				*n++
@@ -73,7 +73,7 @@ func counted(rows iter.Seq2[catalog.FrozenBlock, error], n *int64) iter.Seq2[cat
 }
 
 // write puts rows into files of FileRows.
-func (f *Freezer) write(ctx context.Context, u *unit, rows iter.Seq2[catalog.FrozenBlock, error]) (files []catalog.FrozenFile, err error) {
+func (f *Freezer) write(ctx context.Context, u *unit, rows iter.Seq2[catalog.BlockRow, error]) (files []catalog.FrozenFile, err error) {
 	w, err := frozen.NewWriter()
 	if err != nil {
 		return nil, err
@@ -119,16 +119,16 @@ func (f *Freezer) put(ctx context.Context, u *unit, w *frozen.Writer, files []ca
 
 // source is one of the streams that are merged, and its next row.
 type source struct {
-	next func() (catalog.FrozenBlock, error, bool)
-	head catalog.FrozenBlock
+	next func() (catalog.BlockRow, error, bool)
+	head catalog.BlockRow
 }
 
 // merged yields the rows of all sources in order of their keys. Each source is in order.
-func merged(all []iter.Seq2[catalog.FrozenBlock, error]) iter.Seq2[catalog.FrozenBlock, error] {
+func merged(all []iter.Seq2[catalog.BlockRow, error]) iter.Seq2[catalog.BlockRow, error] {
 	if len(all) == 1 {
 		return all[0]
 	}
-	return func(yield func(catalog.FrozenBlock, error) bool) {
+	return func(yield func(catalog.BlockRow, error) bool) {
 		var live []*source
 		for _, rows := range all {
 			next, stop := iter.Pull2(rows)
@@ -136,7 +136,7 @@ func merged(all []iter.Seq2[catalog.FrozenBlock, error]) iter.Seq2[catalog.Froze
 			s := &source{next: next}
 			more, err := s.advance()
 			if err != nil {
-				yield(catalog.FrozenBlock{}, err)
+				yield(catalog.BlockRow{}, err)
 				return
 			}
 			if more {
@@ -155,7 +155,7 @@ func merged(all []iter.Seq2[catalog.FrozenBlock, error]) iter.Seq2[catalog.Froze
 			}
 			more, err := live[least].advance()
 			if err != nil {
-				yield(catalog.FrozenBlock{}, err)
+				yield(catalog.BlockRow{}, err)
 				return
 			}
 			if !more {

@@ -76,7 +76,7 @@ type Catalog interface {
 	Now(ctx context.Context) (int64, error)
 	Frozen(ctx context.Context, begin, end int64) (catalog.Frozen, error)
 	Freezable(ctx context.Context, before, after int64) (catalog.Freezable, error)
-	FreezableBlocks(ctx context.Context, s catalog.FreezeSpan) iter.Seq2[catalog.FrozenBlock, error]
+	FreezableBlocks(ctx context.Context, s catalog.FreezeSpan) iter.Seq2[catalog.BlockRow, error]
 	CommitFreeze(ctx context.Context, c *catalog.FreezeCommit) (version int64, err error)
 	SweepFrozen(ctx context.Context, limit int) (more bool, err error)
 }

@@ -339,7 +339,7 @@ func testBlocksSince(t *testing.T, cat catalog.Catalog) {
 	}
 	want := catalog.BlockRow{
 		Block: block(1, 1, 1).Block, InsertTime: second(3), PayloadSize: 900, Tag: telemetry.TagLog,
-		PackKey: "packs/1-4", PackOffset: 1000, PackLength: 1000, StreamKnown: true, ProcessKnown: true,
+		PackKey: "packs/1-4", PackOffset: 1000, PackLength: 1000, Shard: eager, PackSeq: 4, StreamKnown: true, ProcessKnown: true,
 	}
 	equal(t, "row", rows[0], want)
 }

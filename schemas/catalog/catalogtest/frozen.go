@@ -41,7 +41,7 @@ func daySpan(n int, upTo map[catalog.ShardID]uint64) catalog.FreezeSpan {
 }
 
 // readSpan reads the rows of a span.
-func readSpan(ctx context.Context, cat catalog.Catalog, s catalog.FreezeSpan) (all []catalog.FrozenBlock, err error) {
+func readSpan(ctx context.Context, cat catalog.Catalog, s catalog.FreezeSpan) (all []catalog.BlockRow, err error) {
 	for b, err := range cat.FreezableBlocks(ctx, s) {
 		if err != nil {
 			return nil, err
@@ -55,7 +55,7 @@ func readSpan(ctx context.Context, cat catalog.Catalog, s catalog.FreezeSpan) (a
 }
 
 // frozenFile describes a file of rows, which come in order of their keys.
-func frozenFile(key string, rows []catalog.FrozenBlock) catalog.FrozenFile {
+func frozenFile(key string, rows []catalog.BlockRow) catalog.FrozenFile {
 	f := catalog.FrozenFile{
 		Partition: catalog.Partition{
 			View: catalog.FrozenView, Bucket: catalog.DayOf(rows[0].BeginTime).Begin(), MinTime: math.MaxInt64, MaxTime: math.MinInt64, MinInsert: math.MaxInt64, MaxInsert: math.MinInt64,
@@ -75,7 +75,7 @@ func frozenFile(key string, rows []catalog.FrozenBlock) catalog.FrozenFile {
 // freezeOf is the commit that freezes the rows of a span into one file.
 func freezeOf(t *testing.T, cat catalog.Catalog, version int64, s catalog.FreezeSpan, key string) *catalog.FreezeCommit {
 	t.Helper()
-	rows := must[[]catalog.FrozenBlock](t)(readSpan(t.Context(), cat, s))
+	rows := must[[]catalog.BlockRow](t)(readSpan(t.Context(), cat, s))
 	return &catalog.FreezeCommit{FreezeSpan: s, Version: version, Moved: int64(len(rows)), Added: []catalog.FrozenFile{frozenFile(key, rows)}}
 }
 
@@ -135,15 +135,14 @@ func testFreezeMovesExactly(t *testing.T, cat catalog.Catalog) {
 	equal(t, "days after", ahead.Days, f.Days[1:])
 
 	span := daySpan(0, f.UpTo)
-	rows := must[[]catalog.FrozenBlock](t)(readSpan(ctx, cat, span))
+	rows := must[[]catalog.BlockRow](t)(readSpan(ctx, cat, span))
 	var ids []telemetry.ID
 	for i := range rows {
 		ids = append(ids, rows[i].ID)
 	}
 	equal(t, "rows", ids, []telemetry.ID{blockID(2), blockID(3), blockID(1), blockID(5)})
-	equal(t, "row", rows[0], catalog.FrozenBlock{
-		BlockRow: catalog.BlockRow{Block: block(2, 1, 1).Block, InsertTime: second(4), PayloadSize: 900, PackKey: "packs/1-4", PackOffset: 2000, PackLength: 1000},
-		Shard:    eager, PackSeq: 4,
+	equal(t, "row", rows[0], catalog.BlockRow{
+		Block: block(2, 1, 1).Block, InsertTime: second(4), PayloadSize: 900, PackKey: "packs/1-4", PackOffset: 2000, PackLength: 1000, Shard: eager, PackSeq: 4,
 	})
 	equal(t, "position", []any{rows[3].Shard, rows[3].PackSeq}, []any{raw, uint64(9)})
 	for _, err := range cat.FreezableBlocks(ctx, span) {
@@ -171,6 +170,10 @@ func testFreezeMovesExactly(t *testing.T, cat catalog.Catalog) {
 	equal(t, "files of a time", []int{within(second(7), second(9)), within(second(6), second(9)), within(0, second(0))}, []int{0, 1, 0})
 	equal(t, "referenced", must[[]bool](t)(cat.KeysReferenced(ctx, []string{"views/blocks/1", "packs/1-4"})), []bool{true, true})
 
+	done := catalog.Freeze{Version: version, FreezeSpan: span}
+	equal(t, "freezes", must[[]catalog.Freeze](t)(cat.Freezes(ctx, 0)), []catalog.Freeze{done})
+	equal(t, "no freezes", len(must[[]catalog.Freeze](t)(cat.Freezes(ctx, version))), 0)
+
 	// Late rows of the day are frozen once they are viewed.
 	equal(t, "no more", freezable(t, cat).Days, f.Days[1:])
 	viewed(t, cat, 4, 6)
@@ -180,6 +183,8 @@ func testFreezeMovesExactly(t *testing.T, cat catalog.Catalog) {
 	if second <= version {
 		t.Fatalf("version %d after %d", second, version)
 	}
+	equal(t, "freezes", must[[]catalog.Freeze](t)(cat.Freezes(ctx, 0)), []catalog.Freeze{done, {Version: second, FreezeSpan: daySpan(0, again.UpTo)}})
+	equal(t, "freezes", must[[]catalog.Freeze](t)(cat.Freezes(ctx, version)), []catalog.Freeze{{Version: second, FreezeSpan: daySpan(0, again.UpTo)}})
 	sweep(t, cat)
 	equal(t, "rows left", rowIDs(t, cat), idsOf(nextDay, nextDay+1))
 	equal(t, "files", len(must[catalog.Frozen](t)(cat.Frozen(ctx, math.MinInt64, math.MaxInt64)).Files), 2)
@@ -333,10 +338,10 @@ func testFrozenDuplicates(t *testing.T, cat catalog.Catalog) {
 // frozenObjects stands for the lake: what each file holds.
 type frozenObjects struct {
 	mu    sync.Mutex
-	files map[string][]catalog.FrozenBlock
+	files map[string][]catalog.BlockRow
 }
 
-func (o *frozenObjects) put(key string, rows []catalog.FrozenBlock) {
+func (o *frozenObjects) put(key string, rows []catalog.BlockRow) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.files[key] = rows
@@ -360,7 +365,7 @@ func (o *frozenObjects) has(files []catalog.FrozenFile, k catalog.BlockKey) bool
 func testFreezeRace(t *testing.T, cat catalog.Catalog) {
 	const shards, steps, blocks = 2, 40, 120
 	ctx := t.Context()
-	objects := &frozenObjects{files: map[string][]catalog.FrozenBlock{}}
+	objects := &frozenObjects{files: map[string][]catalog.BlockRow{}}
 	var archivers, others sync.WaitGroup
 	var done atomic.Bool
 	var refused, freezes atomic.Int64

@@ -104,6 +104,7 @@ type shardPacks struct {
 
 // listedPack is a pack and where its blocks are.
 type listedPack struct {
+	shard                 catalog.ShardID
 	no                    int64
 	last                  uint64
 	key                   string
@@ -189,6 +190,7 @@ func (r *blockReader) list(ctx context.Context) (shards []shardPacks, err error)
 				shards = append(shards, shardPacks{shard: s, archived: uint64(archived)})
 			}
 			if p.last = uint64(last); p.no != 0 {
+				p.shard = s
 				one := &shards[len(shards)-1]
 				one.packs = append(one.packs, p)
 			}
@@ -233,7 +235,7 @@ func (r *blockReader) scan(rows pgx.Rows, packs []listedPack) error {
 		&b.ObjectOffset, &b.NbObjects, &b.InsertTime, &b.PayloadSize, &tags, &b.PackOffset, &b.PackLength, &b.StreamKnown, &b.ProcessKnown); err != nil {
 		return err
 	}
-	b.PackKey = packs[i-1].key
+	b.PackKey, b.Shard, b.PackSeq = packs[i-1].key, packs[i-1].shard, packs[i-1].last
 	if !b.StreamKnown {
 		return nil
 	}

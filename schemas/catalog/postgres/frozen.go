@@ -131,6 +131,14 @@ func columnsOf(positions map[catalog.ShardID]uint64) (u upTo) {
 	return u
 }
 
+func (u *upTo) positions() map[catalog.ShardID]uint64 {
+	m := make(map[catalog.ShardID]uint64, len(u.seq))
+	for i := range u.seq {
+		m[catalog.ShardID{Class: u.class[i][0], Gen: u.gen[i], Shard: u.shard[i]}] = uint64(u.seq[i])
+	}
+	return m
+}
+
 // spanPacks are the packs of a span's rows, in times $1 to $2 at positions up to ($3, $4, $5, $6); done tells whether they are.
 const spanPacks = `n AS MATERIALIZED (
   SELECT pack_no, count(*) AS rows FROM blocks WHERE begin_time BETWEEN $1 AND $2 GROUP BY 1
@@ -147,20 +155,20 @@ FROM blocks b JOIN span ON span.pack_no = b.pack_no AND span.done JOIN streams s
 WHERE b.begin_time BETWEEN $1 AND $2 ORDER BY s.stream_id, b.begin_time, b.block_id`
 
 // FreezableBlocks implements catalog.Catalog. The server sorts; nothing is sent again when it fails in the middle.
-func (db *DB) FreezableBlocks(ctx context.Context, s catalog.FreezeSpan) iter.Seq2[catalog.FrozenBlock, error] {
-	return func(yield func(catalog.FrozenBlock, error) bool) {
+func (db *DB) FreezableBlocks(ctx context.Context, s catalog.FreezeSpan) iter.Seq2[catalog.BlockRow, error] {
+	return func(yield func(catalog.BlockRow, error) bool) {
 		left := false
-		err := db.freezableBlocks(ctx, s, func(b catalog.FrozenBlock) bool {
+		err := db.freezableBlocks(ctx, s, func(b catalog.BlockRow) bool {
 			left = !yield(b, nil)
 			return !left
 		})
 		if err != nil && !left {
-			yield(catalog.FrozenBlock{}, fmt.Errorf("read blocks to freeze: %w", err))
+			yield(catalog.BlockRow{}, fmt.Errorf("read blocks to freeze: %w", err))
 		}
 	}
 }
 
-func (db *DB) freezableBlocks(ctx context.Context, s catalog.FreezeSpan, yield func(catalog.FrozenBlock) bool) error {
+func (db *DB) freezableBlocks(ctx context.Context, s catalog.FreezeSpan, yield func(catalog.BlockRow) bool) error {
 	if err := db.enter(); err != nil {
 		return err
 	}
@@ -183,7 +191,7 @@ func (db *DB) freezableBlocks(ctx context.Context, s catalog.FreezeSpan, yield f
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var b catalog.FrozenBlock
+		var b catalog.BlockRow
 		var no int64
 		if err := rows.Scan((*[16]byte)(&b.StreamID), &b.BeginTime, (*[16]byte)(&b.ID), (*[16]byte)(&b.ProcessID), &b.EndTime, &b.BeginTicks, &b.EndTicks,
 			&b.ObjectOffset, &b.NbObjects, &b.InsertTime, &b.PayloadSize, &no, &b.PackOffset, &b.PackLength); err != nil {
@@ -375,6 +383,10 @@ func (f *freezing) replace(ctx context.Context) error {
 	}
 	b.add(partitions)
 	b.addFrozen(f.c.Added)
+	u := columnsOf(f.c.UpTo)
+	b.exec("note the freeze", `INSERT INTO freezes(version, previous, from_time, to_time, class, gen, shard, seq)
+SELECT frozen_no, $1, $2, $3, $4, $5, $6, $7 FROM clock`, f.c.Version, f.c.From, f.c.To, u.class, u.gen, u.shard, u.seq)
+	b.exec("forget old freezes", "DELETE FROM freezes WHERE version <= (SELECT version FROM freezes ORDER BY version DESC LIMIT 1 OFFSET $1)", catalog.KeptFreezes)
 	results := f.tx.SendBatch(ctx, &b.Batch)
 	for i := range b.steps {
 		if err := b.steps[i].take(results); err != nil {
@@ -424,6 +436,34 @@ func (b *batch) addFrozen(files []catalog.FrozenFile) {
 SELECT (SELECT p.part_no FROM partitions p WHERE p.key = n.key), n.max_begin, n.max_end, n.first_stream, n.last_stream, n.tail_size, n.tail_crc
 FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::uuid[], $5::uuid[], $6::bigint[], $7::bigint[]) AS n(key, max_begin, max_end, first_stream, last_stream, tail_size, tail_crc)`,
 		keys, columns[0], columns[1], first, last, columns[2], columns[3])
+}
+
+// Freezes implements catalog.Catalog.
+func (db *DB) Freezes(ctx context.Context, after int64) (all []catalog.Freeze, err error) {
+	var version, previous int64
+	err = db.snapshot(ctx, func(b *batch) {
+		all = nil
+		b.query("read frozen version", selectVersion, func(r pgx.Rows) error { return r.Scan(&version) })
+		b.query("read freezes", "SELECT version, previous, from_time, to_time, class, gen, shard, seq FROM freezes WHERE version > $1 ORDER BY version", func(r pgx.Rows) error {
+			var f catalog.Freeze
+			var u upTo
+			var before int64
+			err := r.Scan(&f.Version, &before, &f.From, &f.To, &u.class, &u.gen, &u.shard, &u.seq)
+			if len(all) == 0 {
+				previous = before
+			}
+			f.UpTo = u.positions()
+			all = append(all, f)
+			return err
+		}, after)
+	})
+	if err == nil && version > after && (len(all) == 0 || previous > after) {
+		err = fmt.Errorf("freezes after %d: %w: the next one is forgotten", after, catalog.ErrStale)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return all, nil
 }
 
 // SweepFrozen implements catalog.Catalog. Rows are gone with the freeze; what is left is the empty partition of a day so old that

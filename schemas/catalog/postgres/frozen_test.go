@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -201,4 +202,27 @@ func TestFreezeHoldsUpOldBlocksOnly(t *testing.T) {
 	}
 	exec(t, conn, "COMMIT")
 	<-done
+}
+
+// A reader that slept through more freezes than are kept cannot be told what went.
+func TestOldFreezesAreForgotten(t *testing.T) {
+	url := database(t)
+	db := open(t, url)
+	conn := raw(t, url)
+	exec(t, conn, `INSERT INTO freezes(version, previous, from_time, to_time, class, gen, shard, seq)
+SELECT v, v - 1, 0, 0, '{r}', '{0}', '{0}', '{1}' FROM generate_series(1, $1::bigint) AS v`, catalog.KeptFreezes+2)
+	exec(t, conn, "UPDATE clock SET commit_no = $1, frozen_no = $1", catalog.KeptFreezes+2)
+	day := catalog.DayOf(time.Now().Add(-10 * 24 * time.Hour).UnixNano())
+	archiveRaw(t, db, 1, day, 5)
+	freezeDay(t, db, day, 1)
+	all, err := db.Freezes(t.Context(), 3)
+	if err != nil || len(all) != catalog.KeptFreezes || all[0].Version != 4 {
+		t.Fatalf("%d freezes, %v", len(all), err)
+	}
+	if last := all[len(all)-1]; last.From != day.Begin() || last.To != day.End() || last.UpTo[raw0] != 1 {
+		t.Fatalf("%+v", last)
+	}
+	if _, err := db.Freezes(t.Context(), 2); !errors.Is(err, catalog.ErrStale) {
+		t.Fatal(err)
+	}
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/micromegas-go/micromegas/schemas/catalog"
 )
 
-// A freeze commit only hides the rows that it moves: it notes their span as a sweep, which BlocksSince respects. To delete a
+// A freeze commit only hides the rows that it moves: BlocksSince leaves out the span of a freeze that is not swept. To delete a
 // million rows in that transaction would hold up all other commits for some 6 s; SweepFrozen does it a few thousand at a time.
 
 const selectFrozen = `SELECT p.part_no, v.name, p.instance_no, p.level, p.bucket, p.min_time, p.max_time, p.min_insert, p.max_insert, p.rows, p.size,
@@ -70,7 +70,7 @@ func (db *DB) Freezable(ctx context.Context, before, after int64) (catalog.Freez
 	var f catalog.Freezable
 	err := db.snapshot(ctx, func(t *sql.Tx) (err error) {
 		swept := false
-		if err := t.QueryRowContext(ctx, "SELECT frozen_no, NOT EXISTS(SELECT 1 FROM sweeps) FROM clock WHERE one = 1").Scan(&f.Version, &swept); err != nil {
+		if err := t.QueryRowContext(ctx, "SELECT frozen_no, NOT EXISTS(SELECT 1 FROM freezes WHERE next_stream IS NOT NULL) FROM clock WHERE one = 1").Scan(&f.Version, &swept); err != nil {
 			return err
 		}
 		if !swept {
@@ -137,11 +137,11 @@ FROM checkpoints a WHERE consumer = ?`, catalog.ConsumerViews, catalog.ConsumerA
 	return limits, rows.Err()
 }
 
-// freezableColumns are those of a FrozenBlock.
+// freezableColumns are those of a BlockRow.
 const freezableColumns = `s.stream_id, b.begin_time, b.block_id, (SELECT process_id FROM processes p WHERE p.process_no = s.process_no), b.end_time, b.begin_ticks, b.end_ticks,
   b.object_offset, b.nb_objects, b.insert_time, b.payload_size, k.key, b.pack_off, b.pack_len, k.class, k.gen, k.shard, k.last_seq`
 
-func scanFreezable(rows *sql.Rows) (b catalog.FrozenBlock, err error) {
+func scanFreezable(rows *sql.Rows) (b catalog.BlockRow, err error) {
 	var class string
 	err = rows.Scan(idColumn{&b.StreamID}, &b.BeginTime, idColumn{&b.ID}, idColumn{&b.ProcessID}, &b.EndTime, &b.BeginTicks, &b.EndTicks,
 		&b.ObjectOffset, &b.NbObjects, &b.InsertTime, &b.PayloadSize, &b.PackKey, &b.PackOffset, &b.PackLength, &class, &b.Shard.Gen, &b.Shard.Shard, &b.PackSeq)
@@ -150,15 +150,15 @@ func scanFreezable(rows *sql.Rows) (b catalog.FrozenBlock, err error) {
 }
 
 // FreezableBlocks implements catalog.Catalog.
-func (db *DB) FreezableBlocks(ctx context.Context, s catalog.FreezeSpan) iter.Seq2[catalog.FrozenBlock, error] {
-	return func(yield func(catalog.FrozenBlock, error) bool) {
-		if err := db.freezableBlocks(ctx, s, func(b catalog.FrozenBlock) bool { return yield(b, nil) }); err != nil {
-			yield(catalog.FrozenBlock{}, fmt.Errorf("read blocks to freeze: %w", err))
+func (db *DB) FreezableBlocks(ctx context.Context, s catalog.FreezeSpan) iter.Seq2[catalog.BlockRow, error] {
+	return func(yield func(catalog.BlockRow, error) bool) {
+		if err := db.freezableBlocks(ctx, s, func(b catalog.BlockRow) bool { return yield(b, nil) }); err != nil {
+			yield(catalog.BlockRow{}, fmt.Errorf("read blocks to freeze: %w", err))
 		}
 	}
 }
 
-func (db *DB) freezableBlocks(ctx context.Context, s catalog.FreezeSpan, yield func(catalog.FrozenBlock) bool) error {
+func (db *DB) freezableBlocks(ctx context.Context, s catalog.FreezeSpan, yield func(catalog.BlockRow) bool) error {
 	if len(s.UpTo) == 0 {
 		return nil
 	}
@@ -208,7 +208,7 @@ func (db *DB) CommitFreeze(ctx context.Context, c *catalog.FreezeCommit) (int64,
 			return err
 		}
 		version++
-		if err := errors.Join(replaceFrozen(t, c, version), openSweep(t, &c.FreezeSpan)); err != nil {
+		if err := errors.Join(replaceFrozen(t, c, version), note(t, c, version)); err != nil {
 			return err
 		}
 		_, err = t.exec("UPDATE clock SET commit_no = ?1, frozen_no = ?1 WHERE one = 1", version)
@@ -289,14 +289,20 @@ func replaceFrozen(t *tx, c *catalog.FreezeCommit, version int64) error {
 	return nil
 }
 
-func openSweep(t *tx, s *catalog.FreezeSpan) error {
-	no, err := t.queryInt("INSERT INTO sweeps(from_time, to_time) VALUES(?, ?) RETURNING sweep_no", s.From, s.To)
-	if err != nil {
+// note remembers a freeze, and forgets one that is long past.
+func note(t *tx, c *catalog.FreezeCommit, version int64) error {
+	if _, err := t.exec("INSERT INTO freezes(version, previous, from_time, to_time, next_stream) VALUES(?, ?, ?, ?, 0)", version, c.Version, c.From, c.To); err != nil {
 		return err
 	}
-	for shard, seq := range s.UpTo {
-		if _, err := t.exec("INSERT INTO sweep_positions(sweep_no, class, gen, shard, seq) VALUES(?, ?, ?, ?, ?)",
-			no, className(shard.Class), int64(shard.Gen), int64(shard.Shard), signed(seq)); err != nil {
+	for s, seq := range c.UpTo {
+		if _, err := t.exec("INSERT INTO freeze_positions(version, class, gen, shard, seq) VALUES(?, ?, ?, ?, ?)",
+			version, className(s.Class), int64(s.Gen), int64(s.Shard), signed(seq)); err != nil {
+			return err
+		}
+	}
+	const old = "version <= (SELECT version FROM freezes ORDER BY version DESC LIMIT 1 OFFSET ?)"
+	for _, from := range []string{"freeze_positions", "freezes"} { // all of them are swept
+		if _, err := t.exec("DELETE FROM "+from+" WHERE "+old, int64(catalog.KeptFreezes)); err != nil {
 			return err
 		}
 	}
@@ -307,11 +313,11 @@ func openSweep(t *tx, s *catalog.FreezeSpan) error {
 const sweepStreams = 4 << 10
 
 const sweepRows = `DELETE FROM blocks WHERE (stream_no, begin_time, block_id) IN (
-  SELECT b.stream_no, b.begin_time, b.block_id FROM sweeps w CROSS JOIN streams s ON s.stream_no >= w.next_stream AND s.stream_no < w.next_stream + ?2 AND s.first_time <= w.to_time
+  SELECT b.stream_no, b.begin_time, b.block_id FROM freezes w CROSS JOIN streams s ON s.stream_no >= w.next_stream AND s.stream_no < w.next_stream + ?2 AND s.first_time <= w.to_time
   CROSS JOIN blocks b ON b.stream_no = s.stream_no AND b.begin_time BETWEEN w.from_time AND w.to_time
   CROSS JOIN packs k ON k.pack_no = b.pack_no
-  CROSS JOIN sweep_positions u ON u.sweep_no = w.sweep_no AND u.class = k.class AND u.gen = k.gen AND u.shard = k.shard AND u.seq >= k.last_seq
-  WHERE w.sweep_no = ?1 LIMIT ?3)`
+  CROSS JOIN freeze_positions u ON u.version = w.version AND u.class = k.class AND u.gen = k.gen AND u.shard = k.shard AND u.seq >= k.last_seq
+  WHERE w.version = ?1 LIMIT ?3)`
 
 // SweepFrozen implements catalog.Catalog.
 func (db *DB) SweepFrozen(ctx context.Context, limit int) (more bool, err error) {
@@ -320,7 +326,7 @@ func (db *DB) SweepFrozen(ctx context.Context, limit int) (more bool, err error)
 	}
 	err = db.writer.do(ctx, func(t *tx) error {
 		more = true
-		no, err := t.queryInt("SELECT min(sweep_no) FROM sweeps")
+		no, err := t.queryInt("SELECT min(version) FROM freezes WHERE next_stream IS NOT NULL")
 		if errors.Is(err, errNoRow) { // NULL is no number
 			more = false
 			return nil
@@ -332,14 +338,8 @@ func (db *DB) SweepFrozen(ctx context.Context, limit int) (more bool, err error)
 		if err != nil || n == int64(limit) {
 			return err
 		}
-		left, err := t.exec("UPDATE sweeps SET next_stream = next_stream + ?2 WHERE sweep_no = ?1 AND next_stream + ?2 <= (SELECT max(stream_no) FROM streams)", no, int64(sweepStreams))
-		if err != nil || left == 1 {
-			return err
-		}
-		if _, err := t.exec("DELETE FROM sweep_positions WHERE sweep_no = ?", no); err != nil {
-			return err
-		}
-		_, err = t.exec("DELETE FROM sweeps WHERE sweep_no = ?", no)
+		_, err = t.exec(`UPDATE freezes SET next_stream = CASE WHEN next_stream + ?2 <= (SELECT max(stream_no) FROM streams) THEN next_stream + ?2 END
+WHERE version = ?1`, no, int64(sweepStreams))
 		return err
 	})
 	if err != nil {
@@ -348,36 +348,69 @@ func (db *DB) SweepFrozen(ctx context.Context, limit int) (more bool, err error)
 	return more, nil
 }
 
-// hidden are the spans of open sweeps.
-type hidden []catalog.FreezeSpan
+const selectFreezes = `SELECT version, previous, from_time, to_time, class, gen, shard, seq FROM freezes JOIN freeze_positions USING(version) `
 
-// holds reports whether a row is not to be seen.
-func (h hidden) holds(begin int64, pack *catalog.Pack) bool {
-	return slices.ContainsFunc(h, func(s catalog.FreezeSpan) bool {
-		return begin >= s.From && begin <= s.To && pack.LastSeq <= s.UpTo[pack.Shard]
-	})
+// freeze is one that was done, and the version before.
+type freeze struct {
+	catalog.Freeze
+	previous int64
 }
 
-func readHidden(ctx context.Context, t *sql.Tx) (hidden, error) {
-	type row struct {
-		no, from, to int64
-		shard        catalog.ShardID
-		seq          uint64
+// readFreezes reads rows of selectFreezes, which come in order of version.
+func readFreezes(ctx context.Context, t *sql.Tx, where string, args ...any) (all []freeze, err error) {
+	rows, err := t.QueryContext(ctx, selectFreezes+where+" ORDER BY version", args...)
+	if err != nil {
+		return nil, err
 	}
-	rows, err := collect(ctx, t, func(rows *sql.Rows) (r row, err error) {
+	defer rows.Close()
+	for rows.Next() {
+		f := freeze{Freeze: catalog.Freeze{FreezeSpan: catalog.FreezeSpan{UpTo: map[catalog.ShardID]uint64{}}}}
 		var class string
-		err = rows.Scan(&r.no, &r.from, &r.to, &class, &r.shard.Gen, &r.shard.Shard, &r.seq)
-		r.shard.Class = classByte(class)
-		return r, err
-	}, "SELECT sweep_no, from_time, to_time, class, gen, shard, seq FROM sweeps JOIN sweep_positions USING(sweep_no) ORDER BY sweep_no")
-	var h hidden
-	for i, r := range rows {
-		if i == 0 || r.no != rows[i-1].no {
-			h = append(h, catalog.FreezeSpan{From: r.from, To: r.to, UpTo: map[catalog.ShardID]uint64{}})
+		var s catalog.ShardID
+		var seq uint64
+		if err := rows.Scan(&f.Version, &f.previous, &f.From, &f.To, &class, &s.Gen, &s.Shard, &seq); err != nil {
+			return nil, err
 		}
-		h[len(h)-1].UpTo[r.shard] = r.seq
+		s.Class = classByte(class)
+		if n := len(all); n == 0 || all[n-1].Version != f.Version {
+			all = append(all, f)
+		}
+		all[len(all)-1].UpTo[s] = seq
 	}
-	return h, err
+	return all, rows.Err()
+}
+
+// Freezes implements catalog.Catalog.
+func (db *DB) Freezes(ctx context.Context, after int64) (all []catalog.Freeze, err error) {
+	err = db.snapshot(ctx, func(t *sql.Tx) error {
+		version := int64(0)
+		if err := t.QueryRowContext(ctx, selectVersion).Scan(&version); err != nil || version <= after {
+			return err
+		}
+		found, err := readFreezes(ctx, t, "WHERE version > ?", after)
+		if err != nil {
+			return err
+		}
+		if len(found) == 0 || found[0].previous > after {
+			return fmt.Errorf("%w: the next one is forgotten", catalog.ErrStale)
+		}
+		for i := range found {
+			all = append(all, found[i].Freeze)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("freezes after %d: %w", after, err)
+	}
+	return all, nil
+}
+
+// hidden are the freezes whose rows are not all removed.
+type hidden []freeze
+
+// hold reports whether a row is not to be seen.
+func (h hidden) hold(b *catalog.BlockRow) bool {
+	return slices.ContainsFunc(h, func(f freeze) bool { return f.Holds(b) })
 }
 
 // checkFrozen refuses blocks that may be in frozen files which the caller did not look into. Nearly always all blocks are too

@@ -277,7 +277,7 @@ type blockReader struct {
 }
 
 func (r *blockReader) open(ctx context.Context) (err error) {
-	if r.hidden, err = readHidden(ctx, r.t); err != nil {
+	if r.hidden, err = readFreezes(ctx, r.t, "WHERE next_stream IS NOT NULL"); err != nil {
 		return err
 	}
 	if err := r.t.QueryRowContext(ctx, "SELECT coalesce(min(pack_no), 0) FROM blocks").Scan(&r.firstPack); err != nil {
@@ -344,13 +344,13 @@ func (r *blockReader) pack(ctx context.Context, pack *catalog.Pack) error {
 	}
 	defer rows.Close()
 	for rows.Next() {
-		b := catalog.BlockRow{PackKey: pack.Key}
+		b := catalog.BlockRow{PackKey: pack.Key, Shard: pack.Shard, PackSeq: pack.LastSeq}
 		var list sql.RawBytes
 		if err := rows.Scan(idColumn{&b.ID}, idColumn{&b.StreamID}, idColumn{&b.ProcessID}, &b.BeginTime, &b.EndTime, &b.BeginTicks, &b.EndTicks,
 			&b.ObjectOffset, &b.NbObjects, &b.InsertTime, &b.PayloadSize, &list, &b.PackOffset, &b.PackLength, &b.StreamKnown, &b.ProcessKnown); err != nil {
 			return err
 		}
-		if r.hidden.holds(b.BeginTime, pack) {
+		if r.hidden.hold(&b) {
 			continue
 		}
 		if b.StreamKnown {

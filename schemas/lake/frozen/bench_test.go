@@ -13,16 +13,16 @@ import (
 
 // fleet returns n blocks of a day as a fleet makes them: streams that live for some hours and send a block every few seconds, packs
 // of a hundred blocks.
-func fleet(n int) []catalog.FrozenBlock {
+func fleet(n int) []catalog.BlockRow {
 	rnd := rand.New(rand.NewPCG(5, 5))
-	rows := make([]catalog.FrozenBlock, 0, n)
+	rows := make([]catalog.BlockRow, 0, n)
 	for len(rows) < n {
 		stream, process := telemetry.NewID(), telemetry.NewID()
 		begin := day + rnd.Int64N(20*3600*1e9)
 		length := int64(5e9) + rnd.Int64N(5e9)
 		ticks, offset := rnd.Int64N(1e12), int64(0)
 		for range min(n-len(rows), 100+rnd.IntN(500)) {
-			var b catalog.FrozenBlock
+			var b catalog.BlockRow
 			b.ID, b.StreamID, b.ProcessID = telemetry.NewID(), stream, process
 			b.BeginTime, b.EndTime = catalog.TruncateToMicroseconds(begin), catalog.TruncateToMicroseconds(begin+length)
 			b.BeginTicks, b.EndTicks = ticks, ticks+length*3
@@ -42,7 +42,7 @@ func fleet(n int) []catalog.FrozenBlock {
 
 const benchRows = 1 << 20
 
-var benchFleet = sync.OnceValue(func() []catalog.FrozenBlock { return fleet(benchRows) })
+var benchFleet = sync.OnceValue(func() []catalog.BlockRow { return fleet(benchRows) })
 
 func BenchmarkWrite(b *testing.B) {
 	rows := benchFleet()
@@ -53,7 +53,7 @@ func BenchmarkWrite(b *testing.B) {
 	b.ReportMetric(float64(len(rows))*float64(b.N)/b.Elapsed().Seconds(), "rows/s")
 }
 
-func benchReader(b *testing.B) (catalog.FrozenFile, *objects, []catalog.FrozenBlock) {
+func benchReader(b *testing.B) (catalog.FrozenFile, *objects, []catalog.BlockRow) {
 	rows := benchFleet()
 	f, data := writeGroups(b, "a", rows, frozen.GroupRows)
 	return f, &objects{files: map[string][]byte{"a": data}}, rows

@@ -181,7 +181,7 @@ func readKeys(r *file.RowGroupReader) ([]catalog.BlockKey, error) {
 }
 
 // rows decodes the rows that choose names by their keys.
-func (c *chunks) rows(choose func([]catalog.BlockKey) (from, to int)) (rows []catalog.FrozenBlock, err error) {
+func (c *chunks) rows(choose func([]catalog.BlockKey) (from, to int)) (rows []catalog.BlockRow, err error) {
 	defer recovered(&err)
 	r, err := c.open()
 	if err != nil {
@@ -195,7 +195,7 @@ func (c *chunks) rows(choose func([]catalog.BlockKey) (from, to int)) (rows []ca
 	if from >= to {
 		return nil, nil
 	}
-	rows = make([]catalog.FrozenBlock, to-from)
+	rows = make([]catalog.BlockRow, to-from)
 	for i, k := range keys[from:to] {
 		rows[i].StreamID, rows[i].BeginTime, rows[i].ID = k.StreamID, k.BeginTime, k.BlockID
 	}
@@ -208,8 +208,8 @@ func (c *chunks) rows(choose func([]catalog.BlockKey) (from, to int)) (rows []ca
 }
 
 // readColumn sets the values of a column in rows, of which the first is row from of the group.
-func readColumn(r *file.RowGroupReader, i int, rows []catalog.FrozenBlock, from int) error {
-	at := func(row int) *catalog.FrozenBlock {
+func readColumn(r *file.RowGroupReader, i int, rows []catalog.BlockRow, from int) error {
+	at := func(row int) *catalog.BlockRow {
 		if row -= from; row >= 0 && row < len(rows) {
 			return &rows[row]
 		}

@@ -42,9 +42,9 @@ func (o *objects) GetRange(_ context.Context, key string, off, n int64) ([]byte,
 }
 
 // block is a row with values that depend on n; streams get some blocks each.
-func block(n, streams int) catalog.FrozenBlock {
+func block(n, streams int) catalog.BlockRow {
 	rnd := rand.New(rand.NewPCG(1, uint64(n)))
-	var b catalog.FrozenBlock
+	var b catalog.BlockRow
 	for i := range 8 {
 		b.ID[i], b.ID[8+i] = byte(rnd.Uint32()), byte(rnd.Uint32())
 	}
@@ -63,13 +63,13 @@ func block(n, streams int) catalog.FrozenBlock {
 	return b
 }
 
-func sorted(rows []catalog.FrozenBlock) []catalog.FrozenBlock {
-	slices.SortFunc(rows, func(a, b catalog.FrozenBlock) int { return a.BlockKey().Compare(b.BlockKey()) })
+func sorted(rows []catalog.BlockRow) []catalog.BlockRow {
+	slices.SortFunc(rows, func(a, b catalog.BlockRow) int { return a.BlockKey().Compare(b.BlockKey()) })
 	return rows
 }
 
-func manyBlocks(n, streams int) []catalog.FrozenBlock {
-	rows := make([]catalog.FrozenBlock, n)
+func manyBlocks(n, streams int) []catalog.BlockRow {
+	rows := make([]catalog.BlockRow, n)
 	for i := range rows {
 		rows[i] = block(i, streams)
 	}
@@ -80,12 +80,12 @@ func manyBlocks(n, streams int) []catalog.FrozenBlock {
 const groupRows = 500
 
 // write makes a file of rows, which are in order, in short row groups.
-func write(t testing.TB, key string, rows []catalog.FrozenBlock) (catalog.FrozenFile, []byte) {
+func write(t testing.TB, key string, rows []catalog.BlockRow) (catalog.FrozenFile, []byte) {
 	t.Helper()
 	return writeGroups(t, key, rows, groupRows)
 }
 
-func writeGroups(t testing.TB, key string, rows []catalog.FrozenBlock, length int) (catalog.FrozenFile, []byte) {
+func writeGroups(t testing.TB, key string, rows []catalog.BlockRow, length int) (catalog.FrozenFile, []byte) {
 	t.Helper()
 	w, err := frozen.NewWriter()
 	if err != nil {
@@ -106,7 +106,7 @@ func writeGroups(t testing.TB, key string, rows []catalog.FrozenBlock, length in
 }
 
 // scan returns all rows of a file.
-func scan(ctx context.Context, r *frozen.Reader, f *catalog.FrozenFile) (rows []catalog.FrozenBlock, err error) {
+func scan(ctx context.Context, r *frozen.Reader, f *catalog.FrozenFile) (rows []catalog.BlockRow, err error) {
 	for b, err := range r.Rows(ctx, f) {
 		if err != nil {
 			return nil, err
@@ -116,7 +116,7 @@ func scan(ctx context.Context, r *frozen.Reader, f *catalog.FrozenFile) (rows []
 	return rows, nil
 }
 
-func sameRows(t *testing.T, want, got []catalog.FrozenBlock) {
+func sameRows(t *testing.T, want, got []catalog.BlockRow) {
 	t.Helper()
 	if !slices.Equal(want, got) {
 		t.Fatalf("rows (-want +got):\n%.2000s", gocmp.Diff(want, got))
@@ -124,14 +124,14 @@ func sameRows(t *testing.T, want, got []catalog.FrozenBlock) {
 }
 
 // overlapping is what Blocks must return.
-func overlapping(rows []catalog.FrozenBlock, stream telemetry.ID, begin, end int64) []catalog.FrozenBlock {
-	var out []catalog.FrozenBlock
+func overlapping(rows []catalog.BlockRow, stream telemetry.ID, begin, end int64) []catalog.BlockRow {
+	var out []catalog.BlockRow
 	for _, b := range rows {
 		if b.StreamID == stream && b.BeginTime <= end && max(b.EndTime, b.BeginTime) >= begin {
 			out = append(out, b)
 		}
 	}
-	slices.SortFunc(out, func(a, b catalog.FrozenBlock) int {
+	slices.SortFunc(out, func(a, b catalog.BlockRow) int {
 		return cmp.Or(cmp.Compare(a.BeginTime, b.BeginTime), a.ID.Compare(b.ID))
 	})
 	return out
@@ -232,11 +232,11 @@ func TestLookupReadsLittle(t *testing.T) {
 func TestBlocksOfAStream(t *testing.T) {
 	rows := manyBlocks(3000, 8) // a stream has 375 blocks; some lie in two row groups
 	f, data := write(t, "a", rows)
-	late, lateData := write(t, "b", sorted([]catalog.FrozenBlock{block(1_000_001, 8), block(1_000_002, 8), block(1_000_003, 8)}))
+	late, lateData := write(t, "b", sorted([]catalog.BlockRow{block(1_000_001, 8), block(1_000_002, 8), block(1_000_003, 8)}))
 	o := &objects{files: map[string][]byte{"a": data, "b": lateData}}
 	r := frozen.NewReader(o)
 	files := []catalog.FrozenFile{f, late}
-	all := slices.Concat(rows, []catalog.FrozenBlock{block(1_000_001, 8), block(1_000_002, 8), block(1_000_003, 8)})
+	all := slices.Concat(rows, []catalog.BlockRow{block(1_000_001, 8), block(1_000_002, 8), block(1_000_003, 8)})
 	hour := int64(3600e9)
 	for n := range 8 {
 		stream := block(n, 8).StreamID
@@ -256,7 +256,7 @@ func TestBlocksOfAStream(t *testing.T) {
 
 func TestWriterRefusesDisorder(t *testing.T) {
 	rows := manyBlocks(10, 3)
-	for _, bad := range [][]catalog.FrozenBlock{{rows[1], rows[0]}, {rows[1], rows[1]}} {
+	for _, bad := range [][]catalog.BlockRow{{rows[1], rows[0]}, {rows[1], rows[1]}} {
 		w, err := frozen.NewWriter()
 		if err != nil {
 			t.Fatal(err)
@@ -278,7 +278,7 @@ func TestWriterRefusesDisorder(t *testing.T) {
 }
 
 // sameOrError asks a damaged file everything: each answer must be right or ErrDamaged. It reports whether something was noticed.
-func sameOrError(t testing.TB, f catalog.FrozenFile, data []byte, rows []catalog.FrozenBlock) (noticed bool) {
+func sameOrError(t testing.TB, f catalog.FrozenFile, data []byte, rows []catalog.BlockRow) (noticed bool) {
 	t.Helper()
 	r := frozen.NewReader(&objects{files: map[string][]byte{f.Key: data}})
 	check := func(err error) bool {

@@ -99,8 +99,8 @@ func (r *Reader) lookup(ctx context.Context, f *catalog.FrozenFile, keys []catal
 }
 
 // Blocks returns the blocks of a stream that were under way in [begin, end], both included, in order of begin time.
-func (r *Reader) Blocks(ctx context.Context, files []catalog.FrozenFile, stream telemetry.ID, begin, end int64) ([]catalog.FrozenBlock, error) {
-	var all []catalog.FrozenBlock
+func (r *Reader) Blocks(ctx context.Context, files []catalog.FrozenFile, stream telemetry.ID, begin, end int64) ([]catalog.BlockRow, error) {
+	var all []catalog.BlockRow
 	for i := range files {
 		f := &files[i]
 		if f.MinTime > end || f.MaxEnd < begin || stream.Compare(f.FirstStream) < 0 || stream.Compare(f.LastStream) > 0 {
@@ -111,13 +111,13 @@ func (r *Reader) Blocks(ctx context.Context, files []catalog.FrozenFile, stream 
 			return nil, fmt.Errorf("frozen blocks of stream %s: %w", stream, err)
 		}
 	}
-	slices.SortFunc(all, func(a, b catalog.FrozenBlock) int {
+	slices.SortFunc(all, func(a, b catalog.BlockRow) int {
 		return cmp.Or(cmp.Compare(a.BeginTime, b.BeginTime), a.ID.Compare(b.ID))
 	})
 	return all, nil
 }
 
-func (r *Reader) blocks(ctx context.Context, f *catalog.FrozenFile, all []catalog.FrozenBlock, stream telemetry.ID, begin, end int64) ([]catalog.FrozenBlock, error) {
+func (r *Reader) blocks(ctx context.Context, f *catalog.FrozenFile, all []catalog.BlockRow, stream telemetry.ID, begin, end int64) ([]catalog.BlockRow, error) {
 	ft, err := r.footer(ctx, f)
 	if err != nil {
 		return nil, err
@@ -148,17 +148,17 @@ func (r *Reader) blocks(ctx context.Context, f *catalog.FrozenFile, all []catalo
 }
 
 // Rows yields all rows of a file in order, reading a row group at a time. After an error it ends.
-func (r *Reader) Rows(ctx context.Context, f *catalog.FrozenFile) iter.Seq2[catalog.FrozenBlock, error] {
-	return func(yield func(catalog.FrozenBlock, error) bool) {
+func (r *Reader) Rows(ctx context.Context, f *catalog.FrozenFile) iter.Seq2[catalog.BlockRow, error] {
+	return func(yield func(catalog.BlockRow, error) bool) {
 		ft, err := r.footer(ctx, f)
 		if err != nil {
-			yield(catalog.FrozenBlock{}, err)
+			yield(catalog.BlockRow{}, err)
 			return
 		}
 		for g := range ft.groups {
 			rows, err := r.groupRows(ctx, ft, g, func(k []catalog.BlockKey) (int, int) { return 0, len(k) })
 			if err != nil {
-				yield(catalog.FrozenBlock{}, err)
+				yield(catalog.BlockRow{}, err)
 				return
 			}
 			for i := range rows {
@@ -209,7 +209,7 @@ func (r *Reader) groupKeys(ctx context.Context, ft *footer, g int) ([]catalog.Bl
 }
 
 // groupRows returns the rows of a row group that choose, given its keys, names.
-func (r *Reader) groupRows(ctx context.Context, ft *footer, g int, choose func([]catalog.BlockKey) (from, to int)) ([]catalog.FrozenBlock, error) {
+func (r *Reader) groupRows(ctx context.Context, ft *footer, g int, choose func([]catalog.BlockKey) (from, to int)) ([]catalog.BlockRow, error) {
 	c, err := r.chunks(ctx, ft, g, 0, numColumns)
 	if err != nil {
 		return nil, err

@@ -34,8 +34,8 @@ type Writer struct {
 	buf   bytes.Buffer
 	out   *file.Writer
 	index index
-	rows  []catalog.FrozenBlock // of the row group under way
-	full  int                   // rows of a whole row group
+	rows  []catalog.BlockRow // of the row group under way
+	full  int                // rows of a whole row group
 	sum   catalog.FrozenFile
 	last  catalog.BlockKey
 
@@ -82,7 +82,7 @@ func NewWriter() (*Writer, error) {
 func (w *Writer) Rows() int64 { return w.sum.Rows }
 
 // Append adds rows, whose keys must rise strictly, also from call to call. They are not kept.
-func (w *Writer) Append(rows ...catalog.FrozenBlock) error {
+func (w *Writer) Append(rows ...catalog.BlockRow) error {
 	for i := range rows {
 		k := rows[i].BlockKey()
 		if w.sum.Rows > 0 && w.last.Compare(k) >= 0 {
@@ -103,7 +103,7 @@ func (w *Writer) Append(rows ...catalog.FrozenBlock) error {
 }
 
 // add takes a row into the summary.
-func (w *Writer) add(b *catalog.FrozenBlock) {
+func (w *Writer) add(b *catalog.BlockRow) {
 	s := &w.sum
 	s.Rows++
 	s.MinTime, s.MaxBegin, s.MaxEnd = min(s.MinTime, b.BeginTime), max(s.MaxBegin, b.BeginTime), max(s.MaxEnd, b.EndTime, b.BeginTime)
@@ -227,7 +227,7 @@ func (w *Writer) textsOf(i int) []parquet.ByteArray {
 }
 
 // int64Value returns the value of a column of 64 bits.
-func int64Value(b *catalog.FrozenBlock, i int) int64 {
+func int64Value(b *catalog.BlockRow, i int) int64 {
 	if i == colPackSeq {
 		return int64(b.PackSeq)
 	}
@@ -235,7 +235,7 @@ func int64Value(b *catalog.FrozenBlock, i int) int64 {
 }
 
 // setInt64 is the opposite of int64Value.
-func setInt64(b *catalog.FrozenBlock, i int, v int64) {
+func setInt64(b *catalog.BlockRow, i int, v int64) {
 	if i == colPackSeq {
 		b.PackSeq = uint64(v)
 		return
@@ -244,7 +244,7 @@ func setInt64(b *catalog.FrozenBlock, i int, v int64) {
 }
 
 // int64Of returns where a row keeps the value of a signed column of 64 bits.
-func int64Of(b *catalog.FrozenBlock, i int) *int64 {
+func int64Of(b *catalog.BlockRow, i int) *int64 {
 	switch i {
 	case colBegin:
 		return &b.BeginTime
@@ -269,7 +269,7 @@ func int64Of(b *catalog.FrozenBlock, i int) *int64 {
 }
 
 // int32Of returns where a row keeps the value of a column of 32 bits.
-func int32Of(b *catalog.FrozenBlock, i int) *int32 {
+func int32Of(b *catalog.BlockRow, i int) *int32 {
 	switch i {
 	case colNbObjects:
 		return &b.NbObjects

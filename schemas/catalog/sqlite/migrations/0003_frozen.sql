@@ -11,14 +11,16 @@ CREATE TABLE frozen(
 -- The commit number of the last freeze.
 ALTER TABLE clock ADD COLUMN frozen_no INTEGER NOT NULL DEFAULT 0;
 
--- Rows that a freeze took out and that are not removed yet: begun in [from_time, to_time], at positions up to those of the sweep.
-CREATE TABLE sweeps(
-  sweep_no INTEGER PRIMARY KEY,
+-- Freezes: rows begun in [from_time, to_time], at positions up to those of the freeze, are in files. The last ones are kept.
+CREATE TABLE freezes(
+  version INTEGER PRIMARY KEY,
+  previous INTEGER NOT NULL, -- version; 0 = it was the first
   from_time INTEGER NOT NULL, to_time INTEGER NOT NULL,
-  next_stream INTEGER NOT NULL DEFAULT 0 -- the stream_no to go on with
+  next_stream INTEGER -- the rows of streams from this stream_no on are still to be removed; NULL = none are
 ) STRICT;
-CREATE TABLE sweep_positions(
-  sweep_no INTEGER NOT NULL,
+CREATE INDEX freezes_unswept ON freezes(version) WHERE next_stream IS NOT NULL;
+CREATE TABLE freeze_positions(
+  version INTEGER NOT NULL,
   class TEXT NOT NULL, gen INTEGER NOT NULL, shard INTEGER NOT NULL, seq INTEGER NOT NULL,
-  PRIMARY KEY(sweep_no, class, gen, shard)
+  PRIMARY KEY(version, class, gen, shard)
 ) STRICT, WITHOUT ROWID;
