@@ -27,7 +27,6 @@ const (
 	// dropLockTimeout bounds the wait for all users of blocks when an old day's empty partition is dropped, and with it the time
 	// that they wait behind it.
 	dropLockTimeout = 300 * time.Millisecond
-	codeNoTable     = "42P01" // another sweep was faster
 )
 
 // checkFrozen refuses blocks that may be in frozen files which the caller did not look into. Nearly always all blocks are too
@@ -537,7 +536,7 @@ func (db *DB) dropEmpty(ctx context.Context, name string) (dropped bool, err err
 		return err
 	})
 	var pg *pgconn.PgError
-	if errors.As(err, &pg) && (pg.Code == codeLockTimeout || pg.Code == codeDeadlock || pg.Code == codeNoTable) {
+	if errors.As(err, &pg) && (pg.Code == codeLockTimeout || pg.Code == codeDeadlock || pg.Code == codeNoPartition) {
 		return false, nil
 	}
 	return dropped && err == nil, err
