@@ -121,7 +121,7 @@ func tryStore(t *testing.T, scheme string, reach func(addr string), f *parts.HTT
 			t.Fatal(err)
 		}
 		l := openLake(t, fmt.Sprintf("%s://bucket-%d/some/prefix", scheme, counter.Load()), lake.Options{})
-		f.Set(parts.Every(0.25, 0), 2)
+		f.Set(parts.Every(0.15, 0), 2)
 		defer f.Set(parts.Faults{}, 1)
 		for i, size := range []int{0, 10, 100_000, 3 << 20, 20 << 20} {
 			for j := range 5 {

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -127,14 +126,6 @@ func s3Reply(err error) (r reply) {
 
 func (s *s3Store) key(key string) *string { return aws.String(s.place.prefix + key) }
 
-// unsigned leaves the SHA-256 of a body out of the signature over plain HTTP, as it is over HTTPS: the CRC-32 that is sent along and
-// checked by the store is signed.
-func unsigned(o *s3.Options) {
-	if o.RequestChecksumCalculation == aws.RequestChecksumCalculationWhenSupported {
-		o.APIOptions = append(o.APIOptions, v4.SwapComputePayloadSHA256ForUnsignedPayloadMiddleware)
-	}
-}
-
 func (s *s3Store) put(ctx context.Context, key string, data []byte, onlyNew bool) error {
 	in := &s3.PutObjectInput{
 		Bucket: &s.place.bucket, Key: s.key(key), Body: bytes.NewReader(data), ContentLength: aws.Int64(int64(len(data))),
@@ -143,7 +134,7 @@ func (s *s3Store) put(ctx context.Context, key string, data []byte, onlyNew bool
 	if onlyNew {
 		in.IfNoneMatch = aws.String("*")
 	}
-	_, err := s.client.PutObject(ctx, in, unsigned)
+	_, err := s.client.PutObject(ctx, in)
 	return err
 }
 
@@ -189,7 +180,7 @@ func (s *s3Store) putParts(ctx context.Context, r *retrier, key string, id *stri
 				out, err := s.client.UploadPart(ctx, &s3.UploadPartInput{
 					Bucket: &s.place.bucket, Key: s.key(key), UploadId: id, PartNumber: no, Body: bytes.NewReader(body), ContentLength: aws.Int64(int64(len(body))),
 					ChecksumAlgorithm: s.checksum,
-				}, unsigned)
+				})
 				if err != nil {
 					return err
 				}
