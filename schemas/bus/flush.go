@@ -28,6 +28,9 @@ const (
 	flushAgain = 250 * time.Millisecond
 	// ownerNews is how long the servers of a cluster may take to tell one another of a new owner.
 	ownerNews = 50 * time.Millisecond
+	// handOver is how long an asker whose owner has left waits for the next one, which comes within a second when the old one
+	// was told to end.
+	handOver = time.Second
 )
 
 // FlushRequest asks the owner of a shard to commit what a query is about to read.
@@ -93,17 +96,21 @@ func (b *Bus) Flush(ctx context.Context, name Shard, req FlushRequest) (FlushRep
 	}
 	var msg *nats.Msg
 	var err error
-	again := b.clustered()
+	var until time.Time // an owner is waited for
+	if b.clustered() {
+		until = time.Now().Add(ownerNews)
+	}
 	for msg == nil {
 		m.TimeLeftUs = time.Until(deadline).Microseconds()
 		msg, err = b.askOwner(ctx, flushSubject(req.Target, name), &m)
 		switch {
-		case errors.Is(err, nats.ErrNoResponders) && again && ctx.Err() == nil:
-			again = false
+		case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil: // there is one, or was
+			until = time.Now().Add(handOver)
+		case errors.Is(err, nats.ErrNoResponders) && time.Now().Before(until) && ctx.Err() == nil:
 			b.pause(ctx, ownerNews)
 		case errors.Is(err, nats.ErrNoResponders):
 			return FlushReply{}, fmt.Errorf("flush %s of shard %s: %w", req.Target, name, ErrNoOwner)
-		case err != nil && (ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded)):
+		case err != nil:
 			return FlushReply{}, fmt.Errorf("flush %s of shard %s: %w: %w", req.Target, name, ErrUnavailable, err)
 		}
 	}

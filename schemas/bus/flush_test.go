@@ -125,6 +125,43 @@ func testFlushOutlivesItsOwner(t *testing.T, e *bustest.Env) {
 	<-gone
 }
 
+// An asker whose owner leaves is answered by the next one.
+func testFlushIsHandedOver(t *testing.T, e *bustest.Env) {
+	b, nc := e.Open(t), e.Connect(t)
+	var asked atomic.Int32
+	sub, err := nc.Subscribe("flush.views.eager.0", func(*nats.Msg) { asked.Add(1) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		for asked.Load() == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		if err := sub.Unsubscribe(); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(400 * time.Millisecond) // longer than an asker waits before it asks again
+		stop, err := b.ServeFlush(bus.TargetViews, eager0, func(context.Context, bus.FlushRequest) bus.FlushReply {
+			return bus.FlushReply{CommitNo: 9}
+		})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		t.Cleanup(stop)
+	}()
+	reply, err := e.Open(t).Flush(testContext(t), eager0, bus.FlushRequest{Target: bus.TargetViews})
+	if err != nil || reply.CommitNo != 9 {
+		t.Errorf("reply %+v, error %v", reply, err)
+	}
+	<-served
+}
+
 // A request that is asked again while the owner is at work is handled once.
 func testFlushAskedAgainIsHandledOnce(t *testing.T, e *bustest.Env) {
 	b := e.Open(t)

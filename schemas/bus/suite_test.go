@@ -23,6 +23,7 @@ var suite = []struct {
 	{"FlushReachesTheOwnerAndComesBack", testFlushReachesTheOwnerAndComesBack},
 	{"FlushHandlersAreBoundedAndEndWithStop", testFlushHandlersAreBoundedAndEndWithStop},
 	{"FlushOutlivesItsOwner", testFlushOutlivesItsOwner},
+	{"FlushIsHandedOver", testFlushIsHandedOver},
 	{"FlushAskedAgainIsHandledOnce", testFlushAskedAgainIsHandledOnce},
 	{"ReaderTakesPacksWhereTheBusIsTrimmed", testReaderTakesPacksWhereTheBusIsTrimmed},
 	{"HoleIsReportedNotSkipped", testHoleIsReportedNotSkipped},
