@@ -183,7 +183,7 @@ func (s *Stack) connectBus(ctx context.Context) error {
 	if err := s.claimBus(ctx); err != nil {
 		return err
 	}
-	srv, err := embedded.Start(embedded.Options{StoreDir: s.path("bus"), Listen: s.cfg.NATSListen, Token: s.cfg.NATSToken, Log: s.log})
+	srv, err := embedded.Start(embedded.Options{StoreDir: s.path("bus"), Listen: s.cfg.NATSListen, Token: s.cfg.NATSToken, Anybody: s.cfg.DisableAuth, Log: s.log})
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,15 @@
 // space again. Healthy notices it, Restart brings the service back. A Server is a handle that stays good across
 // Restart: connections made by Connect reconnect by themselves, and whoever published without an answer publishes
 // again under the same message id.
+//
+// # A second machine
+//
+// With Options.Listen the server also takes connections from other processes, so that another machine can share the bus: the
+// first one listens on an address of its network with a token, and the second is given the URL nats://token@first:4222 as its
+// bus (bus.Connect), with the catalog and the object store that the first one uses. Whoever may connect may read and write
+// everything on the bus, so an address that other machines reach is refused without a token, unless Options.Anybody says
+// that the network itself keeps others out. The connection is not encrypted. There is one copy of the bus, and it is away while
+// the first machine is: what must survive that is a cluster of three servers of its own. Connect brings the token with it.
 package embedded
 
 import (
@@ -59,8 +68,10 @@ var ErrStopped = errors.New("embedded server is stopped")
 type Options struct {
 	StoreDir string // folder of the streams, made when missing
 	// Listen is the host:port for other processes; empty means in process only. Port 0 picks one, and Restart keeps it.
-	Listen   string
-	Token    string       // what connections must show, also from inside; empty = nothing
+	Listen  string
+	Token   string // what connections must show; empty: nothing, and then only this machine may be listened to
+	Anybody bool   // listens without a token to other machines too: the network keeps strangers out
+
 	MaxStore int64        // bytes of file storage that JetStream may promise to streams; 0 = no limit of its own
 	Log      *slog.Logger // nil = silent
 }
@@ -101,7 +112,7 @@ func Start(o Options) (*Server, error) {
 		NoSigs:            true,
 	}}
 	if o.Listen != "" {
-		if err := s.listenOn(o.Listen); err != nil {
+		if err := s.listenOn(o); err != nil {
 			return nil, err
 		}
 	}
@@ -113,20 +124,35 @@ func Start(o Options) (*Server, error) {
 	return s, nil
 }
 
-func (s *Server) listenOn(address string) error {
-	host, text, err := net.SplitHostPort(address)
+// ErrOpen says that a server would listen to everybody.
+var ErrOpen = errors.New("other machines could connect without a token: set one, or listen on loopback")
+
+func (s *Server) listenOn(o Options) error {
+	host, text, err := net.SplitHostPort(o.Listen)
 	if err != nil {
-		return fmt.Errorf("embedded server: listen address %q: %w", address, err)
+		return fmt.Errorf("embedded server: listen address %q: %w", o.Listen, err)
 	}
 	port, err := strconv.ParseUint(text, 10, 16)
 	if err != nil {
-		return fmt.Errorf("embedded server: listen address %q: %w", address, err)
+		return fmt.Errorf("embedded server: listen address %q: %w", o.Listen, err)
+	}
+	if o.Token == "" && !o.Anybody && !isLoopback(host) {
+		return fmt.Errorf("embedded server: listen on %s: %w", o.Listen, ErrOpen)
 	}
 	s.options.Host, s.options.Port = host, int(port)
 	if port == 0 {
 		s.options.Port = server.RANDOM_PORT
 	}
 	return nil
+}
+
+// isLoopback says whether only this machine reaches host.
+func isLoopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
 }
 
 // start starts a server with s.options, which it leaves alone.
@@ -208,7 +234,7 @@ func (s *Server) Connect() (*nats.Conn, error) {
 	return nc, nil
 }
 
-// ClientURL is where other processes connect; empty when the server is in process only.
+// ClientURL is where other processes connect, without the token; empty when the server is in process only.
 func (s *Server) ClientURL() string {
 	if s.options.DontListen {
 		return ""

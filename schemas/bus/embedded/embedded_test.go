@@ -8,12 +8,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/micromegas-go/micromegas/schemas/bus"
 	"github.com/micromegas-go/micromegas/schemas/bus/embedded"
 )
 
@@ -140,6 +142,29 @@ func TestListenServesOtherProcessesOnTheSamePort(t *testing.T) {
 	}
 }
 
+// TestTokenOfOtherProcesses: they need it, and this one does not.
+func TestTokenOfOtherProcesses(t *testing.T) {
+	s := start(t, embedded.Options{Listen: "0.0.0.0:0", Token: "secret-token"})
+	makeStream(t, connect(t, s))
+	if strings.Contains(s.ClientURL(), "secret") {
+		t.Errorf("the URL tells the token: %s", s.ClientURL())
+	}
+	_, port, err := net.SplitHostPort(strings.TrimPrefix(s.ClientURL(), "nats://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for credentials, want := range map[string]error{"": bus.ErrCredentials, "wrong@": bus.ErrCredentials, "secret-token@": nil} {
+		nc, err := bus.Connect(t.Context(), bus.ConnectOptions{URLs: "nats://" + credentials + "127.0.0.1:" + port})
+		if !errors.Is(err, want) {
+			t.Errorf("with %q: %v, want %v", credentials, err, want)
+		}
+		if err == nil {
+			nc.Close()
+		}
+	}
+	start(t, embedded.Options{Listen: "0.0.0.0:0", Anybody: true})
+}
+
 func TestBadOptionsAreRefused(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
@@ -151,11 +176,13 @@ func TestBadOptionsAreRefused(t *testing.T) {
 	}
 	defer taken.Close()
 	for name, o := range map[string]embedded.Options{
-		"no folder":     {},
-		"folder a file": {StoreDir: file},
-		"address":       {StoreDir: t.TempDir(), Listen: "nowhere"},
-		"port":          {StoreDir: t.TempDir(), Listen: "127.0.0.1:99999"},
-		"port in use":   {StoreDir: t.TempDir(), Listen: taken.Addr().String()},
+		"no folder":      {},
+		"folder a file":  {StoreDir: file},
+		"address":        {StoreDir: t.TempDir(), Listen: "nowhere"},
+		"port":           {StoreDir: t.TempDir(), Listen: "127.0.0.1:99999"},
+		"port in use":    {StoreDir: t.TempDir(), Listen: taken.Addr().String()},
+		"open":           {StoreDir: t.TempDir(), Listen: "0.0.0.0:0"},
+		"open, any host": {StoreDir: t.TempDir(), Listen: ":0"},
 	} {
 		if s, err := embedded.Start(o); err == nil {
 			s.Shutdown()
