@@ -65,6 +65,7 @@ type shard struct {
 	committer committer
 	heads     heads
 	reigns    reigns
+	copies    atomic.Bool // the stream had several when it was looked at last
 	trimmer   trimmer
 
 	frames, records, failures atomic.Int64

@@ -92,9 +92,10 @@ func (k *reigns) passed(r reign, now time.Time) bool {
 // certain returns the stream's state, whose LastSeq is no less than the sequence of any frame that was acknowledged before
 // the call, whoever published it. It asks until ctx is done while nobody can tell.
 func (b *Bus) certain(ctx context.Context, s *shard) (streamState, error) {
-	st, err := b.askUntil(ctx, s)
-	if err != nil || !st.replicated {
-		return st, err
+	if !s.copies.Load() {
+		if st, err := b.askUntil(ctx, s); err != nil || !st.replicated {
+			return st, err
+		}
 	}
 	pause := time.Millisecond
 	for {

@@ -1,7 +1,6 @@
 package bus_test
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -322,7 +321,12 @@ func (s *stormTest) finish(buses []*bus.Bus, readers []*stormReader) {
 		}
 		last[a.block.process] = at[0]
 	}
-	checkHeads(s.T, s.acks, s.heads, func(b block) uint64 { return slices.MaxFunc(append(seen[b], place{}), func(p, q place) int { return cmp.Compare(p.seq, q.seq) }).seq })
+	checkHeads(s.T, s.acks, s.heads, func(b block) (seq uint64) {
+		for _, p := range seen[b] {
+			seq = max(seq, p.seq)
+		}
+		return seq
+	})
 	for _, b := range buses {
 		for _, shard := range b.Shards() {
 			if g := b.Generations(shard); len(g) != 1 {

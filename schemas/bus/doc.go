@@ -19,6 +19,16 @@
 // above the old ones. A position never means two things. Progress of readers is kept by the readers (in the catalog),
 // not by JetStream.
 //
+// # Clusters
+//
+// The servers are one in this process (package embedded), one elsewhere, or a cluster (Connect), of nats-server 2.12 or newer
+// with sync_interval: always. Streams of a cluster have three copies, so the loss of one server loses nothing. Then leaders change, and what
+// a server says may be late; so what others build on is made certain first: Head, and that a stream is lost (see certain and
+// ensure in the source). Meanwhile publishing answers ErrUnavailable once its time is over, Head does so too, and Readers wait.
+// An election takes 4 to 9 s after the loss of a leader. A frame that was refused may be stored all the same, also seconds
+// later, when a server that held it goes on; one that was acknowledged is stored once, unless a server held a repetition for
+// longer than the duplicates window (twice Config.PublishTimeout), which archive settles like a client's own repetition.
+//
 // # Frames
 //
 // A message is a frame: 1..n records, the clients' bodies verbatim. Its bytes, all numbers little endian:
@@ -39,6 +49,7 @@
 //
 //	blocks.<class>.<shard>            subject of a shard's frames; its stream is blocks-<class>-<shard>
 //	flush.<target>.<class>.<shard>    subject of requests to a shard's owner, answered by whoever holds its lease (JSON)
+//	barrier                           no subject of any stream: what Head purges to have the servers agree
 //	deadletters                       subject of dead letters (JSON); their stream is dead-letters, the oldest go first
 //	Nats-Msg-Id                       header of a frame: its id, by which a publisher's own repetition is recognised
 //	Nats-Expected-Stream              header of a frame: a message that would land elsewhere is refused

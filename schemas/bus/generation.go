@@ -68,7 +68,9 @@ func (b *Bus) streamState(ctx context.Context, s *shard) (streamState, error) {
 	if err != nil {
 		return streamState{}, fmt.Errorf("stream %s: %w", s.name, err)
 	}
-	return stateOf(stream.CachedInfo()), nil
+	st := stateOf(stream.CachedInfo())
+	s.copies.Store(st.replicated)
+	return st, nil
 }
 
 func stateOf(info *jetstream.StreamInfo) streamState {
