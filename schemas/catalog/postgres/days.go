@@ -29,7 +29,8 @@ const (
 
 // days is what this process knows of the partitions of blocks.
 type days struct {
-	mu   sync.Mutex
+	now  func() int64   // the server's time; set once
+	mu   sync.Mutex     // guards what follows
 	made map[int64]bool // by days since 1970
 	wait time.Time      // no attempt before
 }
@@ -41,13 +42,13 @@ func (d *days) forget() {
 }
 
 // missing returns the days, near now, that are not known to have a partition, each once.
-func (d *days) missing(blocks []catalog.BlockReg, now int64) []int64 {
+func (d *days) missing(blocks []catalog.BlockReg) []int64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if time.Now().Before(d.wait) {
 		return nil
 	}
-	today := floorDay(now)
+	today := floorDay(d.now())
 	var days []int64
 	for i := range blocks {
 		day := floorDay(micros(blocks[i].BeginTime))
@@ -96,7 +97,7 @@ func isBlocks(table string) bool {
 // makeDays makes the partitions of the blocks' days. It may fail: then the blocks go to blocks_default, and to their own
 // partition with the next attempt.
 func (db *DB) makeDays(ctx context.Context, blocks []catalog.BlockReg) {
-	days := db.days.missing(blocks, db.clock.now())
+	days := db.days.missing(blocks)
 	if len(days) == 0 {
 		return
 	}

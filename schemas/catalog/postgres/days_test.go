@@ -14,11 +14,11 @@ import (
 	"github.com/micromegas-go/micromegas/schemas/telemetry"
 )
 
-// The times of catalogtest are long ago: here the catalog believes that they are now.
+// The times of catalogtest are long ago: here they have days of their own.
 func TestConformanceWithDays(t *testing.T) {
 	catalogtest.Run(t, func(t *testing.T) catalog.Catalog {
 		db := open(t, database(t))
-		db.clock.set(1_700_000_000_000_000_000)
+		db.days.now = func() int64 { return 1_700_000_000_000_000_000 }
 		return db
 	})
 }
@@ -74,7 +74,7 @@ func TestBlocksLieInTheirDays(t *testing.T) {
 		t.Errorf("rows in %v", got)
 	}
 	// When a day that lay in the future comes near, its blocks move into its partition.
-	db.clock.set(day(30))
+	db.days.now = func() int64 { return day(30) }
 	if err := db.CommitArchive(t.Context(), h.at(day(30))); err != nil {
 		t.Fatal(err)
 	}
@@ -154,13 +154,13 @@ func TestPartitionThatCannotBeMadeFailsNoCommit(t *testing.T) {
 }
 
 func TestMadeUpTimesMakeNoDays(t *testing.T) {
-	var d days
 	now := time.Now().UnixNano()
+	d := days{now: func() int64 { return now }}
 	var blocks []catalog.BlockReg
 	for n := range 10_000 {
 		blocks = append(blocks, catalog.BlockReg{Block: telemetry.Block{BeginTime: now + int64(n-5000)*nsPerDay}})
 	}
-	if got := d.missing(blocks, now); len(got) != daysBefore+daysAfter+1 {
+	if got := d.missing(blocks); len(got) != daysBefore+daysAfter+1 {
 		t.Errorf("%d days", len(got))
 	}
 	f := func(t0 int64, want int64) {

@@ -57,6 +57,7 @@ func Open(ctx context.Context, connString string, log *slog.Logger) (*DB, error)
 	}
 	db := &DB{pool: pool, log: log, bulk: make(chan struct{}, max(1, cfg.MaxConns/2)), patience: patience}
 	db.clock.set(now)
+	db.days.now = db.clock.now
 	log.Debug("catalog opened", "place", place)
 	return db, nil
 }
