@@ -192,6 +192,7 @@ const (
 	codeArchiveBehind = "MM002"
 	codeStale         = "MM003"
 	codeFrozen        = "MM004"
+	codeClock         = "MM005" // its message is the server's time
 
 	codeUnique      = "23505"
 	codeNull        = "23502"
@@ -263,7 +264,7 @@ func judgeRefused(pg *pgconn.PgError) verdict {
 		return verdict{passing: true, lost: true, means: ErrReadOnly}
 	case codeNull, codeCheck, codeNoPartition: // rows that were known are gone, or a day got or lost its partition at this moment
 		return verdict{passing: true}
-	case codeSerialize, codeDeadlock, codeLockTimeout, codeNoStatement:
+	case codeClock, codeSerialize, codeDeadlock, codeLockTimeout, codeNoStatement:
 		return verdict{passing: true}
 	}
 	return verdict{}
@@ -289,6 +290,10 @@ func (db *DB) heal(v verdict, err error) {
 			db.forget()
 		case codeLockTimeout:
 			db.evict()
+		case codeClock:
+			if now, err := strconv.ParseInt(pg.Message, 10, 64); err == nil {
+				db.clock.set(now)
+			}
 		}
 	}
 	if v.lost {

@@ -22,7 +22,7 @@ const (
 	freezeLock = dayLock + 1
 	// maxFreeze bounds a freeze, in which a day's rows may have to be deleted one by one: some 3 s a million.
 	maxFreeze = 10 * time.Minute
-	// clockSlack is how far the estimate of the server's clock may be off.
+	// clockSlack is how far the estimate of the server's clock may be off, which the server checks.
 	clockSlack = int64(time.Hour)
 	// dropLockTimeout bounds the wait for all users of blocks when an old day's empty partition is dropped, and with it the time
 	// that they wait behind it.
@@ -38,6 +38,8 @@ func (b *batch) checkFrozen(c *catalog.ArchiveCommit, now int64) {
 			old = append(old, begin)
 		}
 	}
+	// An estimate that is off, as after a sleep of this machine, is refused and corrected.
+	b.exec("compare clocks", `SELECT catalog_refuse('`+codeClock+`', (`+storeClock+`)::text) WHERE abs(`+storeClock+` - $1) > $2`, now, clockSlack)
 	if len(old) == 0 {
 		return
 	}

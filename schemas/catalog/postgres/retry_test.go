@@ -142,6 +142,20 @@ func TestSharedProcessesDoNotDeadlock(t *testing.T) {
 	}
 }
 
+// What this process believes to be the server's time is wrong after a sleep of its machine. A commit notices.
+func TestWrongEstimateOfTheClockIsCorrected(t *testing.T) {
+	db, h := open(t, database(t)), newHouse(2, 1)
+	for _, off := range []time.Duration{-100 * 24 * time.Hour, 5 * time.Hour} {
+		db.clock.set(time.Now().Add(off).UnixNano())
+		if err := db.CommitArchive(t.Context(), h.commit(2)); err != nil {
+			t.Fatal(err)
+		}
+		if d := time.Duration(db.clock.now() - time.Now().UnixNano()).Abs(); d > time.Minute {
+			t.Errorf("off by %s after %s", d, off)
+		}
+	}
+}
+
 func TestErrorsAreJudged(t *testing.T) {
 	db := open(t, database(t))
 	f := func(code string, want error) {
