@@ -96,6 +96,18 @@ type Catalog interface {
 	Processes(ctx context.Context, ids []telemetry.ID) ([]ProcessRow, error)
 	// Streams is Processes for streams. The layouts come as CBOR, shared by all rows of one layout.
 	Streams(ctx context.Context, ids []telemetry.ID) ([]StreamRow, error)
+	// ProcessesAfter returns up to limit processes with a No above no, stubs included, ordered by No. One that was committed while a
+	// reader pages may be missing from its pages, but never from ChangedProcesses after positions that were read before the first page.
+	ProcessesAfter(ctx context.Context, no int64, limit int) ([]ProcessRow, error)
+	// StreamsAfter is ProcessesAfter for streams.
+	StreamsAfter(ctx context.Context, no int64, limit int) ([]StreamRow, error)
+	// ChangedProcesses returns which rows of processes were changed by archive commits after the given positions (a missing shard: from
+	// its start): made as a stub, registered, or given a block. Others that these commits name may be among them. The answer is of whole
+	// commits and of one moment. When more than limit rows changed (limit <= 0: any number), or when commits beyond ChangesKept are asked
+	// for, it is Changes.All.
+	ChangedProcesses(ctx context.Context, after map[ShardID]uint64, limit int) (Changes, error)
+	// ChangedStreams is ChangedProcesses for streams. A stub that is registered under another process changes too.
+	ChangedStreams(ctx context.Context, after map[ShardID]uint64, limit int) (Changes, error)
 	// StreamTag returns the tag of a registered stream; false for an unknown stream and for a stub.
 	StreamTag(ctx context.Context, id telemetry.ID) (telemetry.Tag, bool, error)
 	// BlocksSince returns the blocks archived after the given positions (a missing shard: from its start) that are not frozen, in whole

@@ -27,6 +27,7 @@ func (db *DB) CommitArchive(ctx context.Context, c *catalog.ArchiveCommit) error
 		a.addStreams(b)
 		a.addBlocks(b)
 		a.addSkips(b)
+		a.forgetChanges(b, db.keptChanges)
 		a.see(b)
 	})
 	if err != nil {
@@ -370,8 +371,8 @@ func (s *seen) add(b *catalog.BlockReg) {
 	s.lastTicks = max(s.lastTicks, b.EndTicks)
 }
 
-// updateSeen widens the last-seen times of streams, and of the processes that they belong to. These rows are common to the
-// shards of both classes, so it is the last statement: others wait for the end of the commit only.
+// updateSeen widens the last-seen times of streams, and of the processes that they belong to, and notes what the commit changed. Rows of
+// last-seen times are common to the shards of both classes, so it is the last statement: others wait for the end of the commit only.
 const updateSeen = `WITH n AS MATERIALIZED (
   SELECT s.stream_no, s.process_no, a.first_time, a.last_time, a.last_insert, a.last_ticks
   FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[]) AS a(stream_id, first_time, last_time, last_insert, last_ticks)
@@ -380,7 +381,8 @@ const updateSeen = `WITH n AS MATERIALIZED (
   INSERT INTO stream_seen AS t (stream_no, first_time, last_time, last_insert)
   SELECT stream_no, first_time, last_time, last_insert FROM n ORDER BY stream_no
   ON CONFLICT (stream_no) DO UPDATE SET first_time = least(t.first_time, excluded.first_time), last_time = greatest(t.last_time, excluded.last_time),
-    last_insert = greatest(t.last_insert, excluded.last_insert))
+    last_insert = greatest(t.last_insert, excluded.last_insert)
+), noted AS (` + noteChanges + `)
 INSERT INTO process_seen AS t (process_no, first_time, last_time, last_insert, last_ticks)
 SELECT process_no, min(first_time), max(last_time), max(last_insert), max(last_ticks) FROM n GROUP BY process_no ORDER BY process_no
 ON CONFLICT (process_no) DO UPDATE SET first_time = least(t.first_time, excluded.first_time), last_time = greatest(t.last_time, excluded.last_time),
@@ -388,9 +390,6 @@ ON CONFLICT (process_no) DO UPDATE SET first_time = least(t.first_time, excluded
 
 func (a *archiving) see(b *batch) {
 	n := len(a.seen)
-	if n == 0 {
-		return
-	}
 	streams := make([][16]byte, n)
 	var columns [4][]int64
 	for k := range columns {
@@ -403,7 +402,7 @@ func (a *archiving) see(b *batch) {
 			columns[k][i] = v
 		}
 	}
-	b.exec("last-seen times", updateSeen, streams, columns[0], columns[1], columns[2], columns[3])
+	b.exec("last-seen times", updateSeen, append([]any{streams, columns[0], columns[1], columns[2], columns[3]}, a.changeArgs()...)...)
 }
 
 // micros cuts a time to the whole microseconds that the catalog keeps.

@@ -27,6 +27,8 @@ type DB struct {
 	bulk chan struct{}
 	// patience is how long a statement waits for a lock, and how long the holder of one may be silent (evict).
 	patience time.Duration
+	// keptChanges is the weight of the notes of changes that are kept of a shard; catalog.ChangesKept outside of tests.
+	keptChanges int64
 
 	mu     sync.Mutex // guards closed, and calls.Add against Close
 	closed bool
@@ -55,7 +57,7 @@ func Open(ctx context.Context, connString string, log *slog.Logger) (*DB, error)
 	if err != nil {
 		return nil, fmt.Errorf("open catalog %s: %w", place, startError(err))
 	}
-	db := &DB{pool: pool, log: log, bulk: make(chan struct{}, max(1, cfg.MaxConns/2)), patience: patience}
+	db := &DB{pool: pool, log: log, bulk: make(chan struct{}, max(1, cfg.MaxConns/2)), patience: patience, keptChanges: catalog.ChangesKept}
 	db.clock.set(now)
 	db.days.now = db.clock.now
 	log.Debug("catalog opened", "place", place)

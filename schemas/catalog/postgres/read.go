@@ -51,6 +51,24 @@ func (db *DB) Processes(ctx context.Context, ids []telemetry.ID) (all []catalog.
 	return all, err
 }
 
+// ProcessesAfter implements catalog.Catalog.
+func (db *DB) ProcessesAfter(ctx context.Context, no int64, limit int) (all []catalog.ProcessRow, err error) {
+	leave, err := db.many(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read processes after %d: %w", no, err)
+	}
+	defer leave()
+	err = db.read(ctx, func(b *batch) {
+		all = nil
+		b.query(fmt.Sprintf("read processes after %d", no), selectProcesses+"WHERE p.process_no > $1 ORDER BY p.process_no LIMIT $2", func(r pgx.Rows) error {
+			p, err := scanProcess(r)
+			all = append(all, p)
+			return err
+		}, no, limit)
+	})
+	return all, err
+}
+
 func scanProcess(r pgx.Rows) (p catalog.ProcessRow, err error) {
 	var properties string
 	err = r.Scan(&p.No, (*[16]byte)(&p.ID), &p.Registered, &p.Exe, &p.Username, &p.Realname, &p.Computer, &p.Distro, &p.CPUBrand,
@@ -88,6 +106,27 @@ func (db *DB) Streams(ctx context.Context, ids []telemetry.ID) (all []catalog.St
 			return
 		}
 		b.query("read streams", selectStreams+"WHERE s.stream_id = ANY($1) ORDER BY s.stream_no", each, uuids(ids))
+	})
+	if err != nil {
+		return nil, err
+	}
+	return all, db.joinLayouts(ctx, all)
+}
+
+// StreamsAfter implements catalog.Catalog.
+func (db *DB) StreamsAfter(ctx context.Context, no int64, limit int) (all []catalog.StreamRow, err error) {
+	leave, err := db.many(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read streams after %d: %w", no, err)
+	}
+	defer leave()
+	err = db.read(ctx, func(b *batch) {
+		all = nil
+		b.query(fmt.Sprintf("read streams after %d", no), selectStreams+"WHERE s.stream_no > $1 ORDER BY s.stream_no LIMIT $2", func(r pgx.Rows) error {
+			s, err := scanStream(r)
+			all = append(all, s)
+			return err
+		}, no, limit)
 	})
 	if err != nil {
 		return nil, err

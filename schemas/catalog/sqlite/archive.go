@@ -27,7 +27,7 @@ func (db *DB) CommitArchive(ctx context.Context, c *catalog.ArchiveCommit) error
 			return fmt.Errorf("archive %s to %d: %w", c.Shard, c.To, err)
 		}
 		a := archiving{t: t, c: c, numbers: newNumbers()}
-		for _, step := range []func() error{a.processes, a.streams, a.packs, a.blocks, a.lastSeen, a.skips} {
+		for _, step := range []func() error{a.processes, a.streams, a.packs, a.blocks, a.lastSeen, a.skips, a.changes} {
 			if err := step(); err != nil {
 				return fmt.Errorf("archive %s to %d: %w", c.Shard, c.To, err)
 			}
@@ -45,6 +45,8 @@ type archiving struct {
 	packNos []int64 // of the commit's pack, then of the adopted ones
 	rows    []blockNos
 	args    []driver.Value
+
+	changedProcesses, changedStreams numberList // besides those of rows
 }
 
 // blockNos are the surrogate keys that a block's row and last-seen times go to.
@@ -56,7 +58,7 @@ ON CONFLICT(process_id) DO UPDATE SET registered = excluded.registered, exe = ex
   realname = excluded.realname, computer = excluded.computer, distro = excluded.distro, cpu_brand = excluded.cpu_brand,
   tsc_frequency = excluded.tsc_frequency, start_time = excluded.start_time, start_ticks = excluded.start_ticks,
   parent_process_id = excluded.parent_process_id, properties = excluded.properties
-WHERE processes.registered IS NULL`
+WHERE processes.registered IS NULL RETURNING process_no`
 
 func (a *archiving) processes() error {
 	for i := range a.c.Processes {
@@ -69,9 +71,14 @@ func (a *archiving) processes() error {
 		if err != nil {
 			return fmt.Errorf("process %s: %w", p.ID, err)
 		}
-		if _, err := a.t.exec(insertProcess, p.ID[:], catalog.TruncateToMicroseconds(p.InsertTime), p.Exe, p.Username, p.Realname,
-			p.Computer, p.Distro, p.CPUBrand, p.TSCFrequency, catalog.TruncateToMicroseconds(p.StartTime), p.StartTicks, parent, properties); err != nil {
+		no, err := a.t.queryInt(insertProcess, p.ID[:], catalog.TruncateToMicroseconds(p.InsertTime), p.Exe, p.Username, p.Realname,
+			p.Computer, p.Distro, p.CPUBrand, p.TSCFrequency, catalog.TruncateToMicroseconds(p.StartTime), p.StartTicks, parent, properties)
+		switch {
+		case errors.Is(err, errNoRow): // registered before
+		case err != nil:
 			return fmt.Errorf("process %s: %w", p.ID, err)
+		default:
+			a.changedProcesses.add(no)
 		}
 	}
 	return nil
@@ -114,12 +121,18 @@ func (a *archiving) stream(s *catalog.StreamReg) error {
 	if err != nil {
 		return err
 	}
-	_, err = a.t.exec(insertStream, s.ID[:], process, catalog.TruncateToMicroseconds(s.InsertTime), tags, s.Format, properties, dependencies, objects)
+	n, err := a.t.exec(insertStream, s.ID[:], process, catalog.TruncateToMicroseconds(s.InsertTime), tags, s.Format, properties, dependencies, objects)
 	if err != nil {
 		return err
 	}
 	// A stub may have stood under another process.
-	return a.readStream(&s.ID)
+	if err := a.readStream(&s.ID); err != nil {
+		return err
+	}
+	if n > 0 {
+		a.changedStreams.add(a.numbers.streams[s.ID].stream)
+	}
+	return nil
 }
 
 // layoutNo returns the number of a layout, which all streams with the same types share.
@@ -153,6 +166,7 @@ func (a *archiving) processNo(id *telemetry.ID) (int64, error) {
 			return 0, err
 		}
 		no, err = a.t.queryInt(read, id[:])
+		a.changedProcesses.add(no)
 	}
 	if err == nil {
 		a.numbers.processes[*id] = no

@@ -82,7 +82,7 @@ func scanProcess(rows *sql.Rows) (p catalog.ProcessRow, err error) {
 const selectStreams = `SELECT s.stream_no, s.stream_id, s.process_no, p.process_id, coalesce(s.registered, 0), coalesce(s.tags, '[]'), coalesce(s.format, ''),
   coalesce(s.properties, '{}'), coalesce(s.dependencies, 0), coalesce(s.objects, 0), coalesce(s.first_time, 0), coalesce(s.last_time, 0),
   coalesce(s.last_insert, 0), s.first_time IS NOT NULL
-FROM streams s JOIN processes p USING(process_no)`
+FROM streams s CROSS JOIN processes p USING(process_no)`
 
 // Streams implements catalog.Catalog.
 func (db *DB) Streams(ctx context.Context, ids []telemetry.ID) ([]catalog.StreamRow, error) {
@@ -137,6 +137,30 @@ func joinLayouts(ctx context.Context, t *sql.Tx, streams []catalog.StreamRow) er
 		}
 	}
 	return nil
+}
+
+// ProcessesAfter implements catalog.Catalog.
+func (db *DB) ProcessesAfter(ctx context.Context, no int64, limit int) ([]catalog.ProcessRow, error) {
+	all, err := collect(ctx, db.read, scanProcess, selectProcesses+" WHERE process_no > ? ORDER BY process_no LIMIT ?", no, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read processes after %d: %w", no, err)
+	}
+	return all, nil
+}
+
+// StreamsAfter implements catalog.Catalog.
+func (db *DB) StreamsAfter(ctx context.Context, no int64, limit int) ([]catalog.StreamRow, error) {
+	var all []catalog.StreamRow
+	err := db.snapshot(ctx, func(t *sql.Tx) (err error) {
+		if all, err = collect(ctx, t, scanStream, selectStreams+" WHERE s.stream_no > ? ORDER BY s.stream_no LIMIT ?", no, limit); err != nil {
+			return err
+		}
+		return joinLayouts(ctx, t, all)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read streams after %d: %w", no, err)
+	}
+	return all, nil
 }
 
 // sortedOnce restores order and uniqueness of rows that were read in several parts.

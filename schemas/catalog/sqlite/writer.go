@@ -24,6 +24,8 @@ type writer struct {
 	closing chan struct{}
 	done    chan struct{} // closed when the goroutine has ended
 	cache   numbers
+
+	keptChanges int64 // weight of the notes that are kept of a shard
 }
 
 // commit is a function to run in a transaction, and where to tell how it went.
@@ -52,6 +54,8 @@ func newWriter(s *session) *writer {
 		closing: make(chan struct{}),
 		done:    make(chan struct{}),
 		cache:   newNumbers(),
+
+		keptChanges: catalog.ChangesKept,
 	}
 	go w.run()
 	return w
