@@ -69,6 +69,10 @@ func (c Config) Validate() error {
 type Catalog interface {
 	Processes(ctx context.Context, ids []telemetry.ID) ([]catalog.ProcessRow, error)
 	Streams(ctx context.Context, ids []telemetry.ID) ([]catalog.StreamRow, error)
+	ProcessesAfter(ctx context.Context, no int64, limit int) ([]catalog.ProcessRow, error)
+	StreamsAfter(ctx context.Context, no int64, limit int) ([]catalog.StreamRow, error)
+	ChangedProcesses(ctx context.Context, after map[catalog.ShardID]uint64, limit int) (catalog.Changes, error)
+	ChangedStreams(ctx context.Context, after map[catalog.ShardID]uint64, limit int) (catalog.Changes, error)
 	BlocksSince(ctx context.Context, after map[catalog.ShardID]uint64, limit int) ([]catalog.BlockRow, map[catalog.ShardID]uint64, error)
 	ArchivePositions(ctx context.Context) (map[catalog.ShardID]uint64, error)
 	Partitions(ctx context.Context, sinceCommit int64) (catalog.PartitionDelta, error)

@@ -9,7 +9,7 @@
 //  3. The index of live partitions is brought up to the catalog's commit number and pruned in memory (index.go, prune.go);
 //     the query pins that commit number, so that the collector leaves its files alone.
 //  4. Each table becomes a TEMP view of the query's own connection, over a list of files and under the query's time
-//     range (relations.go). processes, streams and blocks come from snapshots of the catalog (snapshot.go, blocks.go).
+//     range (relations.go). processes, streams and blocks come from files that follow the catalog (layers.go, blocks.go).
 //  5. The engine runs the statement; batches stream out while it works.
 //
 // Invariants: no file is opened for pruning; a connection serves one query at a time and leaves no view behind; a query

@@ -45,13 +45,73 @@ func openCacheFolder(dir string) (*cacheFolder, error) {
 
 // write stores a batch as a new Parquet file and returns it with one reference.
 func (c *cacheFolder) write(name string, batch arrow.RecordBatch) (*cachedFile, error) {
-	path := filepath.Join(c.dir, name+"-"+strconv.FormatUint(c.next.Add(1), 10)+".parquet")
-	if err := writeParquet(path, batch); err != nil {
-		return nil, errors.Join(fmt.Errorf("write %s: %w", path, err), removeIfThere(path))
+	w, err := c.create(name, batch.Schema())
+	if err != nil {
+		return nil, err
 	}
-	f := &cachedFile{path: path}
+	defer w.abort()
+	if err := w.write(batch); err != nil {
+		return nil, err
+	}
+	return w.finish()
+}
+
+// create begins a new Parquet file. The caller must finish or abort it.
+func (c *cacheFolder) create(name string, schema *arrow.Schema) (*parquetWriter, error) {
+	path := filepath.Join(c.dir, name+"-"+strconv.FormatUint(c.next.Add(1), 10)+".parquet")
+	f, err := os.Create(path)
+	if err != nil {
+		return nil, fmt.Errorf("write %s: %w", name, err)
+	}
+	w, err := pqarrow.NewFileWriter(schema, f,
+		parquet.NewWriterProperties(parquet.WithCompression(compress.Codecs.Snappy), parquet.WithMaxRowGroupLength(snapshotRowGroup)),
+		pqarrow.DefaultWriterProps())
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("write %s: %w", path, err), f.Close(), removeIfThere(path))
+	}
+	return &parquetWriter{path: path, schema: schema, w: w}, nil
+}
+
+// parquetWriter writes one file in batches. What is in memory is a row group as it is encoded. The file is not synced: what it holds is made again
+// from the catalog.
+type parquetWriter struct {
+	path   string
+	schema *arrow.Schema
+	w      *pqarrow.FileWriter // nil when it is finished or aborted
+	rows   int64
+}
+
+func (w *parquetWriter) write(batch arrow.RecordBatch) error {
+	if batch.NumRows() == 0 {
+		return nil
+	}
+	if err := w.w.WriteBuffered(batch); err != nil {
+		return fmt.Errorf("write %s: %w", w.path, err)
+	}
+	w.rows += batch.NumRows()
+	return nil
+}
+
+// finish returns the file with one reference.
+func (w *parquetWriter) finish() (*cachedFile, error) {
+	err := w.w.Close() // closes the file
+	w.w = nil
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("write %s: %w", w.path, err), removeIfThere(w.path))
+	}
+	f := &cachedFile{path: w.path}
 	f.refs.Store(1)
 	return f, nil
+}
+
+// abort removes the file unless it is finished.
+func (w *parquetWriter) abort() {
+	if w.w == nil {
+		return
+	}
+	_ = w.w.Close() // nobody reads it
+	_ = removeIfThere(w.path)
+	w.w = nil
 }
 
 func removeIfThere(path string) error {
@@ -59,24 +119,6 @@ func removeIfThere(path string) error {
 		return err
 	}
 	return nil
-}
-
-// writeParquet writes one file. It is not synced: what it holds is made again from the catalog.
-func writeParquet(path string, batch arrow.RecordBatch) error {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	w, err := pqarrow.NewFileWriter(batch.Schema(), f,
-		parquet.NewWriterProperties(parquet.WithCompression(compress.Codecs.Snappy), parquet.WithMaxRowGroupLength(snapshotRowGroup)),
-		pqarrow.DefaultWriterProps())
-	if err != nil {
-		return errors.Join(err, f.Close())
-	}
-	if err := w.Write(batch); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	return w.Close() // closes f
 }
 
 // cachedFile is a file that queries share. It is removed when the last reference is released.

@@ -120,11 +120,11 @@ func readsPartitions(st *dialect.Statement) bool {
 func (r *run) table(ctx context.Context, t *tables.Table, live *partitions) (string, error) {
 	switch t.No {
 	case tables.NoProcesses:
-		f, err := r.s.snapshots.takeProcesses(ctx)
-		return r.snapshotRelation(t, f, err)
+		from, err := r.layers(ctx, r.s.snapshots.processes)
+		return layerRelation(t, from, r.req.Range), err
 	case tables.NoStreams:
-		f, err := r.s.snapshots.takeStreams(ctx)
-		return r.snapshotRelation(t, f, err)
+		from, err := r.layers(ctx, r.s.snapshots.streams)
+		return layerRelation(t, from, r.req.Range), err
 	case tables.NoBlocks:
 		return r.blocks(ctx, t)
 	}
@@ -164,12 +164,16 @@ func (r *run) bounds(t *tables.Table) (begin, end int64) {
 	return t.Range.FirstEnd(r.req.Range.Begin), r.req.Range.End
 }
 
-func (r *run) snapshotRelation(t *tables.Table, f *cachedFile, err error) (string, error) {
+// layers returns the FROM item that reads a table of the catalog, as new as the call.
+func (r *run) layers(ctx context.Context, l *layers) (string, error) {
+	files, err := l.take(ctx)
 	if err != nil {
 		return "", err
 	}
-	r.hold(f.release)
-	return fileRelation(t, []string{f.path}, r.req.Range), nil
+	for _, f := range files {
+		r.hold(f.release)
+	}
+	return layerScan(files), nil
 }
 
 // blocks is the relation of table blocks. Blocks are taken before streams and processes, so that what a block needs is
@@ -184,17 +188,15 @@ func (r *run) blocks(ctx context.Context, t *tables.Table) (string, error) {
 		r.hold(f.release)
 		paths[i] = f.path
 	}
-	streams, err := r.s.snapshots.takeStreams(ctx)
+	streams, err := r.layers(ctx, r.s.snapshots.streams)
 	if err != nil {
 		return "", err
 	}
-	r.hold(streams.release)
-	processes, err := r.s.snapshots.takeProcesses(ctx)
+	processes, err := r.layers(ctx, r.s.snapshots.processes)
 	if err != nil {
 		return "", err
 	}
-	r.hold(processes.release)
-	return blocksRelation(t, paths, streams.path, processes.path, r.req.Range), nil
+	return blocksRelation(t, paths, streams, processes, r.req.Range), nil
 }
 
 // instance is the relation of view_instance: the global files that may hold the process's rows, filtered.

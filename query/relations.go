@@ -107,6 +107,11 @@ func fileRelation(t *tables.Table, paths []string, r *Range, conditions ...strin
 	return "SELECT " + columnList(t, "") + " FROM " + scan(paths) + where(conditions...)
 }
 
+// layerRelation is a table read from a FROM item, under the query's range.
+func layerRelation(t *tables.Table, from string, r *Range) string {
+	return "SELECT " + columnList(t, "") + " FROM " + from + where(rangeConditions(t, r, "")...)
+}
+
 // logStatsRelation adds up the counts of all files: a minute's entries come in several commits, each with its own rows.
 func logStatsRelation(paths, conditions []string) string {
 	return `SELECT "time_bin","process_id","level","target",CAST(sum("count") AS BIGINT) AS "count" FROM ` +
@@ -114,7 +119,7 @@ func logStatsRelation(paths, conditions []string) string {
 }
 
 // blocksRelation is the wide table of blocks: the blocks' own columns beside those of their stream and process. A block
-// whose stream or process is not registered yet is not listed.
+// whose stream or process is not registered yet is not listed. streams and processes are FROM items.
 func blocksRelation(t *tables.Table, blocks []string, streams, processes string, r *Range) string {
 	if len(blocks) == 0 {
 		return emptyRelation(t)
@@ -137,8 +142,8 @@ func blocksRelation(t *tables.Table, blocks []string, streams, processes string,
 		}
 	}
 	b.WriteString(" FROM " + scan(blocks) + " b")
-	b.WriteString(" JOIN " + scan([]string{streams}) + " s ON b.stream_id = s.stream_id")
-	b.WriteString(" JOIN " + scan([]string{processes}) + " p ON b.process_id = p.process_id")
+	b.WriteString(" JOIN " + streams + " s ON b.stream_id = s.stream_id")
+	b.WriteString(" JOIN " + processes + " p ON b.process_id = p.process_id")
 	b.WriteString(where(rangeConditions(t, r, "b.")...))
 	return b.String()
 }

@@ -53,7 +53,7 @@ func New(cfg Config, parts Parts) (*Service, error) {
 		names:      n,
 		statements: dialect.NewCache(parts.Engine, n, cfg.Statements),
 		index:      newPartitionIndex(parts.Catalog),
-		snapshots:  newSnapshots(parts.Catalog, folder),
+		snapshots:  newSnapshots(parts.Catalog, folder, parts.Log),
 		relations:  func(ctx context.Context, r *run) ([]string, []string, error) { return r.relations(ctx) },
 	}, nil
 }

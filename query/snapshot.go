@@ -2,10 +2,8 @@ package query
 
 import (
 	"context"
-	"fmt"
-	"maps"
+	"log/slog"
 	"sync"
-	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
 
@@ -16,24 +14,21 @@ import (
 
 // snapshots keep Parquet files of what only the catalog knows, so that the engine never reaches the catalog.
 //
-// processes and streams are written anew when archive moved: their rows change with each block. blocks only grow; see
-// blockSegments. list_partitions follows the commit number.
+// Rows of processes and streams change with each block; see layers. blocks only grow; see blockSegments. list_partitions
+// follows the commit number.
 type snapshots struct {
-	catalog Catalog
-	folder  *cacheFolder
+	folder *cacheFolder
 
-	processes, streams snapshot
+	processes, streams *layers
 	blocks             *blockSegments
 	partitions         snapshot
 }
 
-// snapshot is one file that stands for a state of the catalog.
+// snapshot is one file that stands for the partitions at a commit number.
 type snapshot struct {
-	mu        sync.Mutex
-	begun     time.Time                  // when it was begun to be read: it is as new as every call before
-	positions map[catalog.ShardID]uint64 // of archive, when it was made
-	commitNo  int64                      // of partitions
-	file      *cachedFile
+	mu       sync.Mutex
+	commitNo int64
+	file     *cachedFile
 }
 
 // take returns the file with a reference for the caller. The lock must be held.
@@ -50,56 +45,52 @@ func (s *snapshot) replace(f *cachedFile) {
 	s.file = f
 }
 
-func newSnapshots(c Catalog, folder *cacheFolder) *snapshots {
-	return &snapshots{catalog: c, folder: folder, blocks: newBlockSegments(c, folder)}
+func newSnapshots(c Catalog, folder *cacheFolder, log *slog.Logger) *snapshots {
+	return &snapshots{
+		folder: folder, blocks: newBlockSegments(c, folder),
+		processes: newLayers(tables.Must("processes"), folder, processSource(c), log),
+		streams:   newLayers(tables.Must("streams"), folder, streamSource(c), log),
+	}
 }
 
-// takeProcesses returns a file of table processes that is as new as the call. The caller must release it.
-func (s *snapshots) takeProcesses(ctx context.Context) (*cachedFile, error) {
-	return s.refresh(ctx, &s.processes, "processes", func() (arrow.RecordBatch, error) {
-		rows, err := s.catalog.Processes(ctx, nil)
-		return processBatch(rows), err
-	})
+// processSource is where the rows of table processes come from.
+func processSource(c Catalog) layerSource {
+	schema := layerSchema(tables.Must("processes"))
+	return layerSource{
+		positions: c.ArchivePositions,
+		changed:   c.ChangedProcesses,
+		rows: func(ctx context.Context, ids []telemetry.ID) (arrow.RecordBatch, error) {
+			rows, err := c.Processes(ctx, ids)
+			return processBatch(schema, rows), err
+		},
+		page: func(ctx context.Context, no int64, limit int) (arrow.RecordBatch, int64, error) {
+			rows, err := c.ProcessesAfter(ctx, no, limit)
+			if n := len(rows); n > 0 {
+				no = rows[n-1].No
+			}
+			return processBatch(schema, rows), no, err
+		},
+	}
 }
 
-// takeStreams is takeProcesses for table streams.
-func (s *snapshots) takeStreams(ctx context.Context) (*cachedFile, error) {
-	return s.refresh(ctx, &s.streams, "streams", func() (arrow.RecordBatch, error) {
-		rows, err := s.catalog.Streams(ctx, nil)
-		return streamBatch(rows), err
-	})
-}
-
-// refresh writes a snapshot anew unless archive stands where it stood. Calls that wait for one another share the next one:
-// where many processes are registered a snapshot takes a while, and archive has moved meanwhile.
-func (s *snapshots) refresh(ctx context.Context, snap *snapshot, name string, load func() (arrow.RecordBatch, error)) (*cachedFile, error) {
-	called := time.Now()
-	snap.mu.Lock()
-	defer snap.mu.Unlock()
-	if snap.file != nil && snap.begun.After(called) {
-		return snap.take(), nil
+// streamSource is where the rows of table streams come from.
+func streamSource(c Catalog) layerSource {
+	schema := layerSchema(tables.Must("streams"))
+	return layerSource{
+		positions: c.ArchivePositions,
+		changed:   c.ChangedStreams,
+		rows: func(ctx context.Context, ids []telemetry.ID) (arrow.RecordBatch, error) {
+			rows, err := c.Streams(ctx, ids)
+			return streamBatch(schema, rows), err
+		},
+		page: func(ctx context.Context, no int64, limit int) (arrow.RecordBatch, int64, error) {
+			rows, err := c.StreamsAfter(ctx, no, limit)
+			if n := len(rows); n > 0 {
+				no = rows[n-1].No
+			}
+			return streamBatch(schema, rows), no, err
+		},
 	}
-	begun := time.Now()
-	positions, err := s.catalog.ArchivePositions(ctx) // before the rows: they may be newer, never older
-	if err != nil {
-		return nil, fmt.Errorf("read archive positions: %w", err)
-	}
-	if snap.file != nil && maps.Equal(positions, snap.positions) {
-		snap.begun = begun
-		return snap.take(), nil
-	}
-	batch, err := load()
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", name, err)
-	}
-	defer batch.Release()
-	file, err := s.folder.write(name, batch)
-	if err != nil {
-		return nil, err
-	}
-	snap.replace(file)
-	snap.begun, snap.positions = begun, positions
-	return snap.take(), nil
 }
 
 // takePartitions returns a file of the rows of list_partitions at a commit number. The caller must release it.
@@ -123,23 +114,24 @@ func (s *snapshots) takePartitions(live *partitions) (*cachedFile, error) {
 
 // close removes the files.
 func (s *snapshots) close() {
-	for _, snap := range []*snapshot{&s.processes, &s.streams, &s.partitions} {
-		snap.mu.Lock()
-		snap.replace(nil)
-		snap.mu.Unlock()
-	}
+	s.partitions.mu.Lock()
+	s.partitions.replace(nil)
+	s.partitions.mu.Unlock()
+	s.processes.close()
+	s.streams.close()
 	s.blocks.close()
 }
 
 // processBatch makes the rows of table processes: a row for each registered process, also for one that sent no block
 // yet, which was last heard of when it registered.
-func processBatch(rows []catalog.ProcessRow) arrow.RecordBatch {
-	c := newColumnBuilder(tables.Must("processes").FileSchema(), len(rows))
+func processBatch(schema *arrow.Schema, rows []catalog.ProcessRow) arrow.RecordBatch {
+	c := newColumnBuilder(schema, len(rows))
 	for i := range rows {
 		p := &rows[i]
 		if p.Registered == 0 {
 			continue
 		}
+		c.int64(p.No)
 		c.text(p.ID.String())
 		c.text(p.Exe)
 		c.text(p.Username)
@@ -175,13 +167,14 @@ func parentText(id telemetry.ID) string {
 }
 
 // streamBatch makes the rows of table streams.
-func streamBatch(rows []catalog.StreamRow) arrow.RecordBatch {
-	c := newColumnBuilder(tables.Must("streams").FileSchema(), len(rows))
+func streamBatch(schema *arrow.Schema, rows []catalog.StreamRow) arrow.RecordBatch {
+	c := newColumnBuilder(schema, len(rows))
 	for i := range rows {
 		s := &rows[i]
 		if s.Registered == 0 {
 			continue
 		}
+		c.int64(s.No)
 		c.text(s.ID.String())
 		c.text(s.ProcessID.String())
 		c.bytes(s.DependenciesCBOR)
