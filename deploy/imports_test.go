@@ -54,7 +54,7 @@ var testMayImport = []string{"schemas", "deploy/parts", "deploy/pyclient", "quer
 // testStages lists the stages whose tests need another stage to run against: the writer before them in the data path.
 var testStages = map[string][]string{
 	"materializers": {"workers/archive"},
-	"query":         {"workers/archive", "materializers", "query/engine"},
+	"query":         {"workers/archive", "workers/freezer", "materializers", "query/engine"},
 }
 
 // onlyIn names foreign modules that one folder alone may import, the reason being isolation of what they drag in.

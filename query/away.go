@@ -61,6 +61,26 @@ func (c patientCatalog) Streams(ctx context.Context, ids []telemetry.ID) ([]cata
 	return patiently(ctx, func(ctx context.Context) ([]catalog.StreamRow, error) { return c.Catalog.Streams(ctx, ids) })
 }
 
+func (c patientCatalog) ProcessesAfter(ctx context.Context, no int64, limit int) ([]catalog.ProcessRow, error) {
+	return patiently(ctx, func(ctx context.Context) ([]catalog.ProcessRow, error) {
+		return c.Catalog.ProcessesAfter(ctx, no, limit)
+	})
+}
+
+func (c patientCatalog) StreamsAfter(ctx context.Context, no int64, limit int) ([]catalog.StreamRow, error) {
+	return patiently(ctx, func(ctx context.Context) ([]catalog.StreamRow, error) { return c.Catalog.StreamsAfter(ctx, no, limit) })
+}
+
+func (c patientCatalog) ChangedProcesses(ctx context.Context, after map[catalog.ShardID]uint64, limit int) (catalog.Changes, error) {
+	return patiently(ctx, func(ctx context.Context) (catalog.Changes, error) {
+		return c.Catalog.ChangedProcesses(ctx, after, limit)
+	})
+}
+
+func (c patientCatalog) ChangedStreams(ctx context.Context, after map[catalog.ShardID]uint64, limit int) (catalog.Changes, error) {
+	return patiently(ctx, func(ctx context.Context) (catalog.Changes, error) { return c.Catalog.ChangedStreams(ctx, after, limit) })
+}
+
 func (c patientCatalog) BlocksSince(ctx context.Context, after map[catalog.ShardID]uint64, limit int) (rows []catalog.BlockRow, next map[catalog.ShardID]uint64, err error) {
 	rows, err = patiently(ctx, func(ctx context.Context) (rows []catalog.BlockRow, err error) {
 		rows, next, err = c.Catalog.BlocksSince(ctx, after, limit)
@@ -74,7 +94,9 @@ func (c patientCatalog) ArchivePositions(ctx context.Context) (map[catalog.Shard
 }
 
 func (c patientCatalog) Partitions(ctx context.Context, sinceCommit int64) (catalog.PartitionDelta, error) {
-	return patiently(ctx, func(ctx context.Context) (catalog.PartitionDelta, error) { return c.Catalog.Partitions(ctx, sinceCommit) })
+	return patiently(ctx, func(ctx context.Context) (catalog.PartitionDelta, error) {
+		return c.Catalog.Partitions(ctx, sinceCommit)
+	})
 }
 
 // honestFiles says so when the bucket does not answer.

@@ -27,46 +27,67 @@ const (
 	blocksPage = 64 << 10
 )
 
-// blockSegments holds the narrow rows of table blocks in Parquet files that are appended to as archive moves on.
+// blockSegments holds the narrow rows of table blocks that are not frozen in Parquet files that are appended to as archive moves on.
 //
 // A new segment swallows the last ones while they are no more than twice its length. So lengths fall geometrically, as
 // the digits of a counter: a million blocks that came one by one lie in some twenty files, and each row was rewritten
 // some twenty times.
+//
+// Rows leave when they are frozen, and are in files of the lake from then on: partitions of table blocks. A query must see
+// both as they were at one frozen version, lest it see a block twice or not at all. Rows that were read while the version was
+// v fit the files of v, and versions only grow: so the segments are of a version if it stands both before their rows are read and
+// afterwards. When it moved, the rows of the freezes between are dropped, which their spans name exactly; see freeze.go.
 type blockSegments struct {
 	catalog Catalog
+	index   *partitionIndex
 	folder  *cacheFolder
 	schema  *arrow.Schema
 
 	mu        sync.Mutex
-	positions map[catalog.ShardID]uint64
+	started   bool                       // version is known
+	version   int64                      // of the frozen rows that are not in the segments
+	positions map[catalog.ShardID]uint64 // of the rows read
 	list      []*segment
+	shards    []catalog.ShardID // by the number that stands for them in the segments
 }
 
 // segment is one file of blocks.
 type segment struct {
-	file                *cachedFile
-	rows                int64
-	minBegin, maxInsert int64
+	file                          *cachedFile
+	rows                          int64
+	minBegin, maxBegin, maxInsert int64
+	last                          map[catalog.ShardID]uint64 // the furthest position of each shard
 }
 
-func newBlockSegments(c Catalog, folder *cacheFolder) *blockSegments {
-	return &blockSegments{catalog: c, folder: folder, schema: narrowBlocks()}
+// Columns of segments that no query sees: a row's position.
+const (
+	shardColumn   = "shard_no"
+	packSeqColumn = "pack_seq"
+)
+
+func newBlockSegments(c Catalog, index *partitionIndex, folder *cacheFolder) *blockSegments {
+	return &blockSegments{catalog: c, index: index, folder: folder, schema: segmentSchema()}
 }
 
-// narrowBlocks returns the columns of table blocks that are the block's own.
-func narrowBlocks() *arrow.Schema {
-	t := tables.Must("blocks")
-	own := slices.DeleteFunc(slices.Clone(t.FileSchema().Fields()), func(f arrow.Field) bool { return foreignColumn(f.Name) })
-	return arrow.NewSchema(own, nil)
+// segmentSchema returns the columns of table blocks that are the block's own, and its position.
+func segmentSchema() *arrow.Schema {
+	return arrow.NewSchema(append(ownFields(),
+		arrow.Field{Name: shardColumn, Type: arrow.PrimitiveTypes.Int32}, arrow.Field{Name: packSeqColumn, Type: arrow.PrimitiveTypes.Int64}), nil)
 }
 
-// take returns the segments that hold every block archived before the call and that may meet the range, newest first.
-// The caller must release their files.
-func (s *blockSegments) take(ctx context.Context, r *Range) ([]*cachedFile, error) {
+// ownFields returns the columns of table blocks that are the block's own. Frozen files have them too.
+func ownFields() []arrow.Field {
+	return slices.DeleteFunc(slices.Clone(tables.Must("blocks").FileSchema().Fields()), func(f arrow.Field) bool { return foreignColumn(f.Name) })
+}
+
+// take returns the segments that may meet the range, newest first, and a live set of partitions: together with its files of frozen
+// rows they hold every block archived before the call, once. The caller must release the segments' files.
+func (s *blockSegments) take(ctx context.Context, r *Range) ([]*cachedFile, *partitions, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.advance(ctx); err != nil {
-		return nil, err
+	live, err := s.refresh(ctx)
+	if err != nil {
+		return nil, nil, err
 	}
 	var out []*cachedFile
 	for _, g := range slices.Backward(s.list) {
@@ -75,7 +96,31 @@ func (s *blockSegments) take(ctx context.Context, r *Range) ([]*cachedFile, erro
 			out = append(out, g.file)
 		}
 	}
-	return out, nil
+	return out, live, nil
+}
+
+// refresh brings the segments up to date, and returns a live set of their version.
+func (s *blockSegments) refresh(ctx context.Context) (*partitions, error) {
+	if !s.started {
+		if err := s.start(ctx); err != nil {
+			return nil, err
+		}
+	}
+	for {
+		if err := s.advance(ctx); err != nil {
+			return nil, err
+		}
+		live, err := s.index.refresh(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if live.frozenVersion() == s.version {
+			return live, nil
+		}
+		if err := s.dropFrozen(ctx); err != nil {
+			return nil, err
+		}
+	}
 }
 
 // advance reads what archive added.
@@ -101,10 +146,10 @@ func (s *blockSegments) advance(ctx context.Context) error {
 func (s *blockSegments) add(rows []catalog.BlockRow) error {
 	batch := s.batch(rows)
 	defer func() { batch.Release() }()
-	g := &segment{rows: batch.NumRows(), minBegin: math.MaxInt64, maxInsert: math.MinInt64}
+	g := newSegment()
 	for i := range rows {
-		g.minBegin = min(g.minBegin, rows[i].BeginTime)
-		g.maxInsert = max(g.maxInsert, rows[i].InsertTime)
+		b := &rows[i]
+		g.note(b.BeginTime, b.InsertTime, b.Shard, b.PackSeq)
 	}
 	keep := len(s.list)
 	for keep > 0 && s.list[keep-1].rows <= 2*g.rows && s.list[keep-1].rows+g.rows <= segmentRows {
@@ -116,9 +161,7 @@ func (s *blockSegments) add(rows []catalog.BlockRow) error {
 		}
 		batch.Release()
 		batch = joined
-		g.rows += old.rows
-		g.minBegin = min(g.minBegin, old.minBegin)
-		g.maxInsert = max(g.maxInsert, old.maxInsert)
+		g.join(old)
 	}
 	file, err := s.folder.write("blocks", batch)
 	if err != nil {
@@ -130,6 +173,45 @@ func (s *blockSegments) add(rows []catalog.BlockRow) error {
 	}
 	s.list = append(s.list[:keep:keep], g)
 	return nil
+}
+
+// start notes the version before the first row is read.
+func (s *blockSegments) start(ctx context.Context) error {
+	live, err := s.index.refresh(ctx)
+	if err == nil {
+		s.version, s.started = live.frozenVersion(), true
+	}
+	return err
+}
+
+func newSegment() *segment {
+	return &segment{minBegin: math.MaxInt64, maxBegin: math.MinInt64, maxInsert: math.MinInt64, last: map[catalog.ShardID]uint64{}}
+}
+
+// note counts a row in.
+func (g *segment) note(begin, insert int64, s catalog.ShardID, seq uint64) {
+	g.rows++
+	g.minBegin, g.maxBegin, g.maxInsert = min(g.minBegin, begin), max(g.maxBegin, begin), max(g.maxInsert, insert)
+	g.last[s] = max(g.last[s], seq)
+}
+
+// join counts the rows of another segment in.
+func (g *segment) join(o *segment) {
+	g.rows += o.rows
+	g.minBegin, g.maxBegin, g.maxInsert = min(g.minBegin, o.minBegin), max(g.maxBegin, o.maxBegin), max(g.maxInsert, o.maxInsert)
+	for s, seq := range o.last {
+		g.last[s] = max(g.last[s], seq)
+	}
+}
+
+// shardNo returns the number that stands for a shard in the segments.
+func (s *blockSegments) shardNo(id catalog.ShardID) int32 {
+	i := slices.Index(s.shards, id)
+	if i < 0 {
+		i = len(s.shards)
+		s.shards = append(s.shards, id)
+	}
+	return int32(i)
 }
 
 // batch makes rows in order of insert time.
@@ -154,12 +236,26 @@ func (s *blockSegments) batch(rows []catalog.BlockRow) arrow.RecordBatch {
 		c.int64(b.ObjectOffset)
 		c.int64(b.PayloadSize)
 		c.time(b.InsertTime)
+		c.int32(s.shardNo(b.Shard))
+		c.int64(int64(b.PackSeq))
 	}
 	return c.batch()
 }
 
 // join returns the rows of a segment's file followed by those of batch.
 func (s *blockSegments) join(path string, batch arrow.RecordBatch) (arrow.RecordBatch, error) {
+	table, err := readSegment(path)
+	if err != nil {
+		return nil, err
+	}
+	defer table.Release()
+	return s.concatenate(table.NumRows()+batch.NumRows(), func(i int) []arrow.Array {
+		return append(slices.Clone(table.Column(i).Data().Chunks()), batch.Column(i))
+	})
+}
+
+// readSegment reads a segment's file. The caller must release the table.
+func readSegment(path string) (arrow.Table, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("open a segment of blocks: %w", err)
@@ -170,8 +266,12 @@ func (s *blockSegments) join(path string, batch arrow.RecordBatch) (arrow.Record
 	if err != nil {
 		return nil, fmt.Errorf("read a segment of blocks: %w", err)
 	}
-	defer table.Release()
-	cols := make([]arrow.Array, batch.NumCols())
+	return table, nil
+}
+
+// concatenate makes a batch of so many rows whose columns are the parts of each.
+func (s *blockSegments) concatenate(rows int64, parts func(column int) []arrow.Array) (arrow.RecordBatch, error) {
+	cols := make([]arrow.Array, s.schema.NumFields())
 	defer func() {
 		for _, c := range cols {
 			if c != nil {
@@ -180,19 +280,24 @@ func (s *blockSegments) join(path string, batch arrow.RecordBatch) (arrow.Record
 		}
 	}()
 	for i := range cols {
-		parts := append(slices.Clone(table.Column(i).Data().Chunks()), batch.Column(i))
-		if cols[i], err = array.Concatenate(parts, memory.DefaultAllocator); err != nil {
+		var err error
+		if cols[i], err = array.Concatenate(parts(i), memory.DefaultAllocator); err != nil {
 			return nil, fmt.Errorf("join segments of blocks: %w", err)
 		}
 	}
-	return array.NewRecordBatch(s.schema, cols, table.NumRows()+batch.NumRows()), nil
+	return array.NewRecordBatch(s.schema, cols, rows), nil
+}
+
+// clear forgets all rows.
+func (s *blockSegments) clear() {
+	for _, g := range s.list {
+		g.file.release()
+	}
+	s.list, s.positions, s.started = nil, nil, false
 }
 
 func (s *blockSegments) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, g := range s.list {
-		g.file.release()
-	}
-	s.list, s.positions = nil, nil
+	s.clear()
 }

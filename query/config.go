@@ -76,6 +76,7 @@ type Catalog interface {
 	BlocksSince(ctx context.Context, after map[catalog.ShardID]uint64, limit int) ([]catalog.BlockRow, map[catalog.ShardID]uint64, error)
 	ArchivePositions(ctx context.Context) (map[catalog.ShardID]uint64, error)
 	Partitions(ctx context.Context, sinceCommit int64) (catalog.PartitionDelta, error)
+	Freezes(ctx context.Context, after int64) ([]catalog.Freeze, error)
 }
 
 // Files is the part of the lake that the service reads.

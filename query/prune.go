@@ -176,17 +176,23 @@ func (r *run) layers(ctx context.Context, l *layers) (string, error) {
 	return layerScan(files), nil
 }
 
-// blocks is the relation of table blocks. Blocks are taken before streams and processes, so that what a block needs is
-// there if it is anywhere.
+// blocks is the relation of table blocks: the catalog's rows and the frozen ones, as of one frozen version. Blocks are taken before
+// streams and processes, so that what a block needs is there if it is anywhere.
 func (r *run) blocks(ctx context.Context, t *tables.Table) (string, error) {
-	segments, err := r.s.snapshots.blocks.take(ctx, r.req.Range)
+	segments, live, err := r.s.snapshots.blocks.take(ctx, r.req.Range)
 	if err != nil {
 		return "", err
 	}
-	paths := make([]string, len(segments))
+	rows := make([]string, len(segments))
 	for i, f := range segments {
 		r.hold(f.release)
-		paths[i] = f.path
+		rows[i] = f.path
+	}
+	r.hold(r.s.pins.hold(live.commitNo))
+	begin, end := r.bounds(t)
+	frozen, err := r.paths(ctx, live.prune(catalog.FrozenView, begin, end, -1))
+	if err != nil {
+		return "", err
 	}
 	streams, err := r.layers(ctx, r.s.snapshots.streams)
 	if err != nil {
@@ -196,7 +202,7 @@ func (r *run) blocks(ctx context.Context, t *tables.Table) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return blocksRelation(t, paths, streams, processes, r.req.Range), nil
+	return blocksRelation(t, rows, frozen, streams, processes, r.req.Range), nil
 }
 
 // instance is the relation of view_instance: the global files that may hold the process's rows, filtered.

@@ -118,10 +118,10 @@ func logStatsRelation(paths, conditions []string) string {
 		scan(paths) + where(conditions...) + ` GROUP BY ALL`
 }
 
-// blocksRelation is the wide table of blocks: the blocks' own columns beside those of their stream and process. A block
-// whose stream or process is not registered yet is not listed. streams and processes are FROM items.
-func blocksRelation(t *tables.Table, blocks []string, streams, processes string, r *Range) string {
-	if len(blocks) == 0 {
+// blocksRelation is the wide table of blocks: the blocks' own columns, from rows and from frozen files, beside those of their stream
+// and process. A block whose stream or process is not registered yet is not listed. streams and processes are FROM items.
+func blocksRelation(t *tables.Table, rows, frozen []string, streams, processes string, r *Range) string {
+	if len(rows)+len(frozen) == 0 {
 		return emptyRelation(t)
 	}
 	var b strings.Builder
@@ -141,11 +141,25 @@ func blocksRelation(t *tables.Table, blocks []string, streams, processes string,
 			b.WriteString("p." + quoteName(column) + " AS " + quoteName(name))
 		}
 	}
-	b.WriteString(" FROM " + scan(blocks) + " b")
+	b.WriteString(" FROM (" + ownBlocks(rows, frozen) + ") b")
 	b.WriteString(" JOIN " + streams + " s ON b.stream_id = s.stream_id")
 	b.WriteString(" JOIN " + processes + " p ON b.process_id = p.process_id")
 	b.WriteString(where(rangeConditions(t, r, "b.")...))
 	return b.String()
+}
+
+// ownBlocks selects the blocks' own columns. The two kinds of files have other columns beside them, each its own, so each is a scan.
+func ownBlocks(kinds ...[]string) string {
+	var names, scans []string
+	for _, f := range ownFields() {
+		names = append(names, quoteName(f.Name))
+	}
+	for _, paths := range kinds {
+		if len(paths) > 0 {
+			scans = append(scans, "SELECT "+strings.Join(names, ",")+" FROM "+scan(paths))
+		}
+	}
+	return strings.Join(scans, " UNION ALL ")
 }
 
 // constantRelation is a relation of constants: rows of SQL expressions under typed columns.

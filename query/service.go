@@ -46,14 +46,15 @@ func New(cfg Config, parts Parts) (*Service, error) {
 	}
 	parts.Catalog, parts.Files = patientCatalog{parts.Catalog}, honestFiles{parts.Files}
 	n := newNames()
+	index := newPartitionIndex(parts.Catalog)
 	return &Service{
 		cfg:        cfg,
 		parts:      parts,
 		log:        parts.Log,
 		names:      n,
 		statements: dialect.NewCache(parts.Engine, n, cfg.Statements),
-		index:      newPartitionIndex(parts.Catalog),
-		snapshots:  newSnapshots(parts.Catalog, folder, parts.Log),
+		index:      index,
+		snapshots:  newSnapshots(parts.Catalog, index, folder, parts.Log),
 		relations:  func(ctx context.Context, r *run) ([]string, []string, error) { return r.relations(ctx) },
 	}, nil
 }

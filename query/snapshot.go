@@ -14,8 +14,8 @@ import (
 
 // snapshots keep Parquet files of what only the catalog knows, so that the engine never reaches the catalog.
 //
-// Rows of processes and streams change with each block; see layers. blocks only grow; see blockSegments. list_partitions
-// follows the commit number.
+// Rows of processes and streams change with each block; see layers. blocks come and are frozen; see blockSegments.
+// list_partitions follows the commit number.
 type snapshots struct {
 	folder *cacheFolder
 
@@ -45,9 +45,9 @@ func (s *snapshot) replace(f *cachedFile) {
 	s.file = f
 }
 
-func newSnapshots(c Catalog, folder *cacheFolder, log *slog.Logger) *snapshots {
+func newSnapshots(c Catalog, index *partitionIndex, folder *cacheFolder, log *slog.Logger) *snapshots {
 	return &snapshots{
-		folder: folder, blocks: newBlockSegments(c, folder),
+		folder: folder, blocks: newBlockSegments(c, index, folder),
 		processes: newLayers(tables.Must("processes"), folder, processSource(c), log),
 		streams:   newLayers(tables.Must("streams"), folder, streamSource(c), log),
 	}

@@ -2,6 +2,7 @@ package querytest
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -28,10 +29,33 @@ func (e *Env) Archive(t testing.TB, processes []catalog.ProcessReg, streams []ca
 		Pack:      &catalog.Pack{Shard: e.shard, FirstSeq: e.seq + 1, LastSeq: e.seq + 1, Key: fmt.Sprintf("packs/%d", e.seq), Size: 1},
 		Processes: processes, Streams: streams, Blocks: blocks,
 	}
-	if err := e.Catalog.CommitArchive(t.Context(), c); err != nil {
-		t.Fatal(err)
+	for { // no block comes twice, so a freeze meanwhile changes nothing
+		files, err := e.Catalog.Frozen(t.Context(), 0, 0)
+		if err == nil {
+			c.Frozen = files.Version
+			err = e.Catalog.CommitArchive(t.Context(), c)
+		}
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, catalog.ErrFrozen) {
+			t.Fatal(err)
+		}
 	}
 	e.seq++
+}
+
+// View moves the views' checkpoint to archive's: blocks may be frozen from then on.
+func (e *Env) View(t testing.TB) {
+	t.Helper()
+	at, err := e.Catalog.Checkpoint(t.Context(), catalog.ConsumerViews, e.shard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &catalog.ViewCommit{Consumer: catalog.ConsumerViews, Moves: []catalog.Move{{Shard: e.shard, From: at.Seq, To: e.seq, Epoch: 1}}}
+	if _, err := e.Catalog.CommitView(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Row is one row of a table: values by column name. A column without a value is NULL, or empty where it may not be NULL.
