@@ -31,7 +31,8 @@ type Keeper struct {
 	owner string
 	log   *slog.Logger
 
-	wake chan struct{} // holds one token: look at the leases now
+	wake  chan struct{} // holds one token: look at the leases now
+	looks sync.Mutex    // held during a look: what it has acquired is in its group, or given back, when it ends
 
 	mu      sync.Mutex
 	groups  []*group // what is shared now
@@ -89,6 +90,7 @@ func (k *Keeper) leave(g *group) {
 	if member != nil {
 		k.release(member.lease)
 	}
+	k.lookEnds()
 	g.works.Wait()
 	k.mu.Lock()
 	k.groups = slices.DeleteFunc(k.groups, func(o *group) bool { return o == g })
@@ -102,6 +104,12 @@ func (k *Keeper) look() {
 	case k.wake <- struct{}{}:
 	default:
 	}
+}
+
+// lookEnds waits for a look under way, which may be acquiring a lease.
+func (k *Keeper) lookEnds() {
+	k.looks.Lock()
+	defer k.looks.Unlock()
 }
 
 // loop looks at the leases until nothing is shared any more.
@@ -149,6 +157,8 @@ func (k *Keeper) call() (context.Context, context.CancelFunc) {
 
 // round announces, renews, and brings each group to its share.
 func (k *Keeper) round(groups []*group) {
+	k.looks.Lock()
+	defer k.looks.Unlock()
 	for _, g := range groups {
 		if err := g.announce(); err != nil {
 			k.away(err)
