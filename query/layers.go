@@ -64,14 +64,12 @@ type layerBounds struct {
 	small, ratio, inline int64
 	// All rows are read instead of those that changed when more than reload rows did, and more than one of reloadShare.
 	reload, reloadShare int64
-	// A call of the catalog may take that long.
-	timeout time.Duration
 }
 
 // defaultLayerBounds: a stream's row holds its layouts, some 10 KB, so a page is some 20 MB. 16 k rows are joined in some 100 ms. With this
 // ratio a million rows lie in some five files, and a row that changed once is rewritten some twenty times until it is in the lowest one.
 func defaultLayerBounds() layerBounds {
-	return layerBounds{page: 2 << 10, small: 512, ratio: 8, inline: 16 << 10, reload: 10_000, reloadShare: 4, timeout: time.Minute}
+	return layerBounds{page: 2 << 10, small: 512, ratio: 8, inline: 16 << 10, reload: 10_000, reloadShare: 4}
 }
 
 // layerSource is where the rows come from.
@@ -165,17 +163,15 @@ func (l *layers) run(k *look) {
 
 // refresh reads what changed.
 func (l *layers) refresh() error {
-	ctx, cancel := context.WithTimeout(l.ctx, l.bounds.timeout)
-	defer cancel()
 	if l.positions == nil {
-		at, err := l.source.positions(ctx)
+		at, err := l.source.positions(l.ctx)
 		if err != nil {
 			return err
 		}
 		return l.reload(at)
 	}
 	limit := max(l.bounds.reload, l.lowest()/l.bounds.reloadShare)
-	c, err := l.source.changed(ctx, l.positions, int(limit))
+	c, err := l.source.changed(l.ctx, l.positions, int(limit))
 	if err != nil {
 		return err
 	}
@@ -202,7 +198,7 @@ func (l *layers) lowest() int64 {
 func (l *layers) reload(positions map[catalog.ShardID]uint64) error {
 	no := int64(0)
 	all, err := l.write(func(w *parquetWriter) (more bool, err error) {
-		batch, last, err := l.page(no)
+		batch, last, err := l.source.page(l.ctx, no, l.bounds.page)
 		if err != nil {
 			return false, err
 		}
@@ -220,19 +216,11 @@ func (l *layers) reload(positions map[catalog.ShardID]uint64) error {
 	return nil
 }
 
-func (l *layers) page(no int64) (arrow.RecordBatch, int64, error) {
-	ctx, cancel := context.WithTimeout(l.ctx, l.bounds.timeout)
-	defer cancel()
-	return l.source.page(ctx, no, l.bounds.page)
-}
-
 // fetch reads the rows with the given ids, in order of their numbers.
 func (l *layers) fetch(ids []telemetry.ID) (layer, error) {
 	parts := slices.Collect(slices.Chunk(ids, l.bounds.page))
 	return l.write(func(w *parquetWriter) (more bool, err error) {
-		ctx, cancel := context.WithTimeout(l.ctx, l.bounds.timeout)
-		defer cancel()
-		batch, err := l.source.rows(ctx, parts[0])
+		batch, err := l.source.rows(l.ctx, parts[0])
 		if err != nil {
 			return false, err
 		}
