@@ -26,6 +26,7 @@ import (
 	"github.com/micromegas-go/micromegas/schemas/catalog/ownership"
 	"github.com/micromegas-go/micromegas/schemas/lake"
 	"github.com/micromegas-go/micromegas/workers/archive"
+	"github.com/micromegas-go/micromegas/workers/freezer"
 )
 
 // Stack is one process of the pipeline: the handles that all stages share, and the stages of its roles. Start makes
@@ -47,6 +48,7 @@ type Stack struct {
 
 	gateway       *gateway.Gateway
 	archive       *archive.Archive
+	freezer       *freezer.Freezer
 	materializers *materializers.Materializers
 	query         *query.Service
 	flight        *flight.Server
@@ -212,7 +214,13 @@ func (s *Stack) startWorkers(context.Context) error {
 		return err
 	}
 	s.archive = a
+	fc := freezer.DefaultConfig()
+	fc.Keeper = s.keeper
+	if s.freezer, err = freezer.New(fc, s.catalog, s.lake, s.log); err != nil {
+		return err
+	}
 	s.goPart("collector", s.shareCollecting)
+	s.goPart("freezer", s.freezer.Run)
 	s.goPart("archive", a.Run)
 	return nil
 }
@@ -310,6 +318,7 @@ func (s *Stack) Stop(ctx context.Context) {
 		}
 	}
 	s.stopPart(ctx, "collector")
+	s.stopPart(ctx, "freezer")
 	s.stopPart(ctx, "archive")
 	s.stopPart(ctx, "materializers")
 	if s.flight != nil {

@@ -89,6 +89,7 @@ type status struct {
 	Lake          any              `json:"lake,omitempty"` // requests and local copies, where the bucket is no folder
 	Gateway       any              `json:"gateway,omitempty"`
 	Archive       any              `json:"archive,omitempty"`
+	Freezer       any              `json:"freezer,omitempty"`
 	Materializers any              `json:"materializers,omitempty"`
 	Query         any              `json:"query,omitempty"`
 	Errors        []string         `json:"errors,omitempty"` // what could not be asked
@@ -188,6 +189,9 @@ func (s *Stack) status(ctx context.Context) status {
 	}
 	if s.archive != nil {
 		st.Archive = s.archive.Stats()
+	}
+	if s.freezer != nil {
+		st.Freezer = s.freezer.Stats()
 	}
 	if s.materializers != nil {
 		st.Materializers = s.materializers.Stats()

@@ -47,7 +47,7 @@ func patiently[T any](ctx context.Context, call func(context.Context) (T, error)
 	bounded, cancel := context.WithTimeout(ctx, catalogTimeout)
 	defer cancel()
 	v, err := call(bounded)
-	if err == nil || ctx.Err() != nil || errors.Is(err, catalog.ErrInvalid) {
+	if err == nil || ctx.Err() != nil || errors.Is(err, catalog.ErrInvalid) || errors.Is(err, catalog.ErrStale) {
 		return v, err
 	}
 	return v, &awayError{"catalog", err}
@@ -97,6 +97,10 @@ func (c patientCatalog) Partitions(ctx context.Context, sinceCommit int64) (cata
 	return patiently(ctx, func(ctx context.Context) (catalog.PartitionDelta, error) {
 		return c.Catalog.Partitions(ctx, sinceCommit)
 	})
+}
+
+func (c patientCatalog) Freezes(ctx context.Context, after int64) ([]catalog.Freeze, error) {
+	return patiently(ctx, func(ctx context.Context) ([]catalog.Freeze, error) { return c.Catalog.Freezes(ctx, after) })
 }
 
 // honestFiles says so when the bucket does not answer.
