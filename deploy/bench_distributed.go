@@ -458,6 +458,10 @@ func benchLarge(ctx context.Context, b *bench) (rows []row, err error) {
 		return nil, fmt.Errorf("make blocks: %w", err)
 	}
 	b.say("%d block rows made in %v", blocks, time.Since(begun).Round(time.Second))
+	rowBytes, err := s.pg.Ask(ctx, "micromegas", "SELECT sum(pg_total_relation_size(inhrelid)) / (SELECT count(*) FROM blocks) FROM pg_inherits WHERE inhparent = 'blocks'::regclass")
+	if err != nil {
+		return nil, err
+	}
 	first := time.Now().Add(-prunePartitions * time.Minute).Truncate(time.Minute)
 	if err := fillPartitions(ctx, db, first); err != nil {
 		return nil, fmt.Errorf("make partitions: %w", err)
@@ -485,6 +489,7 @@ func benchLarge(ctx context.Context, b *bench) (rows []row, err error) {
 		atMost("100 k partitions and 1 M blocks in PostgreSQL: whole query pruned to none, p50", ms(plan), "ms", 20),
 		row{Name: "ingestion and views beside them, our processes and PostgreSQL", Figure: us(large, largeUsed), Unit: "µs a block"}.
 			beside("the same while empty", us(small, smallUsed)).noting("PostgreSQL alone: %v, while empty %v", largeUsed.perBlock(large.AckedBlocks).postgres, smallUsed.perBlock(small.AckedBlocks).postgres),
+		row{Name: "a block row in PostgreSQL, indexes included", Figure: float64(rowBytes), Unit: "B"},
 		row{Name: "SELECT count(*) FROM blocks over them, again", Figure: ms(listed[1]), Unit: "ms"}.noting("the first after the start of a query process, which reads all rows: %v", listed[0].Round(time.Millisecond))), nil
 }
 

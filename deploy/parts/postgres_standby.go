@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // StartStandby copies a running server and starts a second one that follows it and answers reading statements. Accounts and
@@ -68,4 +70,19 @@ func (p *Postgres) ExecIn(ctx context.Context, db string, statements ...string) 
 		}
 	}
 	return nil
+}
+
+// Ask returns the one number that a statement answers with in a database.
+func (p *Postgres) Ask(ctx context.Context, db, statement string) (n int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, postgresEnd)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, p.AdminURL(db))
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", statement, err)
+	}
+	defer func() { err = errors.Join(err, conn.Close(ctx)) }()
+	if err := conn.QueryRow(ctx, statement).Scan(&n); err != nil {
+		return 0, fmt.Errorf("%s: %w", statement, err)
+	}
+	return n, nil
 }
