@@ -458,7 +458,7 @@ func benchLarge(ctx context.Context, b *bench) (rows []row, err error) {
 		return nil, fmt.Errorf("make blocks: %w", err)
 	}
 	b.say("%d block rows made in %v", blocks, time.Since(begun).Round(time.Second))
-	rowBytes, err := s.pg.Ask(ctx, "micromegas", "SELECT sum(pg_total_relation_size(inhrelid)) / (SELECT count(*) FROM blocks) FROM pg_inherits WHERE inhparent = 'blocks'::regclass")
+	rowBytes, err := s.pg.Ask(ctx, "micromegas", "SELECT (sum(pg_total_relation_size(inhrelid)) / (SELECT count(*) FROM blocks))::bigint FROM pg_inherits WHERE inhparent = 'blocks'::regclass")
 	if err != nil {
 		return nil, err
 	}
