@@ -57,6 +57,7 @@ type Stack struct {
 	httpListener   net.Listener
 	flightListener net.Listener
 
+	counts counts
 	ready  atomic.Bool
 	failed chan error // the first part that ended by itself; buffered for all of them
 

@@ -179,7 +179,7 @@ func (s *Stack) status(ctx context.Context) status {
 	if s.lake.Root() == "" {
 		st.Lake = s.lake.Stats()
 	}
-	st.Catalog, err = s.catalog.Stats(ctx)
+	st.Catalog, err = s.counts.take(ctx, s.catalog)
 	note(err)
 	asked := time.Now()
 	note(s.catalog.Ping(ctx))
@@ -244,4 +244,30 @@ func className(class byte) string {
 		return "raw"
 	}
 	return string(class)
+}
+
+// counts are the catalog's, which cost a walk over its tables: as much as a second where there are millions of rows.
+type counts struct {
+	mu    sync.Mutex
+	last  catalog.Stats
+	until time.Time // last is good enough
+}
+
+// countShare is how much of the time may be spent on counting, whoever looks at /status how often: one part of so many.
+const countShare = 10
+
+// take returns the catalog's counts, as they were a moment ago when counting them takes long.
+func (c *counts) take(ctx context.Context, from catalog.Catalog) (catalog.Stats, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	begun := time.Now()
+	if begun.Before(c.until) {
+		return c.last, nil
+	}
+	now, err := from.Stats(ctx)
+	if err != nil {
+		return c.last, err
+	}
+	c.last, c.until = now, time.Now().Add(countShare*time.Since(begun))
+	return now, nil
 }
