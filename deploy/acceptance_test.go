@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/micromegas-go/micromegas/deploy/deploytest"
 	"github.com/micromegas-go/micromegas/query/querytest"
 )
 
@@ -136,7 +137,7 @@ var acceptance = []check{
 
 // TestAcceptance runs the first release's part of the published list over real FlightSQL, on its fixture, at each home.
 func TestAcceptance(t *testing.T) {
-	querytest.EachHome(t, newDataDir, testAcceptance)
+	querytest.EachHome(t, deploytest.NewDataDir, testAcceptance)
 }
 
 func testAcceptance(t *testing.T, h *querytest.Home) {

@@ -20,6 +20,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/micromegas-go/micromegas/deploy/deploytest"
 )
 
 // Secrets that must show up nowhere: a right key, a wrong one, and what callers put into other places by mistake.
@@ -43,7 +45,7 @@ var wrongCredentials = []string{
 
 // call makes one call of a method that takes and gives anything, and returns its code.
 func (p *process) call(ctx context.Context, conn *grpc.ClientConn, method, authorization string) codes.Code {
-	p.t.Helper()
+	p.T.Helper()
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	if authorization != "" {
@@ -64,17 +66,17 @@ func (p *process) call(ctx context.Context, conn *grpc.ClientConn, method, autho
 
 // get fetches a path with or without credentials and returns the status.
 func (p *process) get(method, path, authorization string) int {
-	p.t.Helper()
-	req, err := http.NewRequestWithContext(p.t.Context(), method, p.http+path, strings.NewReader("x"))
+	p.T.Helper()
+	req, err := http.NewRequestWithContext(p.T.Context(), method, p.HTTP+path, strings.NewReader("x"))
 	if err != nil {
-		p.t.Fatal(err)
+		p.T.Fatal(err)
 	}
 	if authorization != "" {
 		req.Header.Set("Authorization", authorization)
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		p.t.Fatal(err)
+		p.T.Fatal(err)
 	}
 	defer resp.Body.Close()
 	io.Copy(io.Discard, resp.Body)
@@ -84,11 +86,11 @@ func (p *process) get(method, path, authorization string) int {
 // TestWithoutAKeyNothingIsAnswered tries every route and every call without credentials and with wrong ones, and looks
 // for the secrets in all that the server wrote.
 func TestWithoutAKeyNothingIsAnswered(t *testing.T) {
-	dir := newDataDir(t)
-	cmd := exec.Command(binary(t), serveArgs(dir, "--log-level", "debug")...)
+	dir := deploytest.NewDataDir(t)
+	cmd := exec.Command(deploytest.Binary(t), deploytest.ServeArgs(dir, "--log-level", "debug")...)
 	cmd.Env = append(os.Environ(), `MICROMEGAS_API_KEYS=[{"name":"ci","key":"`+rightKey+`"}]`)
 	p := startCommand(t, dir, cmd)
-	conn, err := grpc.NewClient(p.flight, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient(p.Flight, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,8 +137,8 @@ func TestWithoutAKeyNothingIsAnswered(t *testing.T) {
 		t.Errorf("ListActions with the key: %v", code)
 	}
 	p.get("GET", "/status?authorization="+urlSecret, "Bearer "+wrongKey)
-	p.stop()
-	refuseSecrets(t, p.log)
+	p.Stop()
+	refuseSecrets(t, p.Log)
 	refuseSecrets(t, dir)
 }
 
@@ -176,7 +178,7 @@ func TestMistakesDoNotTellSecrets(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
-			cmd := exec.CommandContext(ctx, binary(t), serveArgs(t.TempDir(), "--start-timeout", "1s")...)
+			cmd := exec.CommandContext(ctx, deploytest.Binary(t), deploytest.ServeArgs(t.TempDir(), "--start-timeout", "1s")...)
 			cmd.Env = append(os.Environ(), env)
 			out, err := cmd.CombinedOutput()
 			if err == nil || ctx.Err() != nil {

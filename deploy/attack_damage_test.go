@@ -17,6 +17,8 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/micromegas-go/micromegas/deploy/deploytest"
 )
 
 // perBlock tells what each block's rows look like.
@@ -34,7 +36,7 @@ func filled(t *testing.T, dir string) map[string]bool {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); w.run(ctx, p, 4) }()
-	eventually(t, 20*time.Second, "blocks", func() bool { return w.ackedCount() > 200 })
+	deploytest.Eventually(t, 20*time.Second, "blocks", func() bool { return w.ackedCount() > 200 })
 	cancel()
 	<-done
 	checkAcked(t, p, w)
@@ -42,7 +44,7 @@ func filled(t *testing.T, dir string) map[string]bool {
 	for _, r := range p.mustQuery(perBlock) {
 		blocks[r] = true
 	}
-	p.stop()
+	p.Stop()
 	return blocks
 }
 
@@ -98,7 +100,7 @@ func TestDamagedViewsAreNoticed(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts servers; run without -short")
 	}
-	dir := newDataDir(t)
+	dir := deploytest.NewDataDir(t)
 	filled(t, dir)
 	p := startServe(t, dir)
 	want := strings.Join(p.mustQuery(allRows), "\n")
@@ -154,7 +156,7 @@ func TestDamagedViewsAreNoticed(t *testing.T) {
 	if got := strings.Join(p.mustQuery(allRows), "\n"); got != want {
 		t.Error("the rows are not back")
 	}
-	p.stop()
+	p.Stop()
 }
 
 // TestDamagedFoldersStartOrSayWhy flips bits in the files of a stopped server: it starts again and loses nothing without
@@ -163,13 +165,13 @@ func TestDamagedFoldersStartOrSayWhy(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts servers; run without -short")
 	}
-	source := newDataDir(t)
+	source := deploytest.NewDataDir(t)
 	blocks := filled(t, source)
 	rng := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 3))
 	for what, suffix := range map[string]string{"catalog": "catalog.db", "bus": ".blk", "pack": ".pack", "index of the bus": "index.db", "settings of the bus": "meta.inf"} {
 		for round := range 3 {
 			t.Run(what+" "+strconv.Itoa(round), func(t *testing.T) {
-				dir := newDataDir(t)
+				dir := deploytest.NewDataDir(t)
 				if err := os.CopyFS(dir, os.DirFS(source)); err != nil {
 					t.Fatal(err)
 				}
@@ -194,27 +196,12 @@ func checkDamaged(t *testing.T, dir string, blocks map[string]bool, what string)
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, binary(t), serveArgs(dir)...)
-	log := filepath.Join(t.TempDir(), "serve.log")
-	out, err := os.Create(log)
+	cmd := exec.CommandContext(ctx, deploytest.Binary(t), deploytest.ServeArgs(dir)...)
+	started, err := deploytest.TryCommand(t, dir, cmd)
+	p := &process{started}
+	defer p.Kill()
 	if err != nil {
-		t.Fatal(err)
-	}
-	defer out.Close()
-	cmd.Stderr = out
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	p := &process{t: t, cmd: cmd, dir: dir, log: log, exited: make(chan struct{})}
-	ready := make(chan error, 1)
-	go p.readAddresses(stdout, ready)
-	defer p.kill()
-	if err := <-ready; err != nil {
-		if text := p.logTail(); !strings.Contains(text, "micromegas serve: start ") || strings.Contains(text, "panic") || strings.Contains(text, "goroutine ") {
+		if text := p.LogTail(); !strings.Contains(text, "micromegas serve: start ") || strings.Contains(text, "panic") || strings.Contains(text, "goroutine ") {
 			t.Errorf("%s: serve ends without a reason: %v\n%s", what, err, text)
 		} else {
 			t.Logf("%s: %s", what, text[strings.LastIndex(text, "micromegas serve:"):])
@@ -236,7 +223,7 @@ func checkDamaged(t *testing.T, dir string, blocks map[string]bool, what string)
 		}
 		seen++
 	}
-	if seen < len(blocks) && !strings.Contains(p.logTail(), "level=WARN") && !strings.Contains(p.logTail(), "level=ERROR") {
+	if seen < len(blocks) && !strings.Contains(p.LogTail(), "level=WARN") && !strings.Contains(p.LogTail(), "level=ERROR") {
 		t.Errorf("%s: %d of %d blocks, and nothing is logged", what, seen, len(blocks))
 	}
 }
@@ -246,7 +233,7 @@ func refusesToStart(t *testing.T, args ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, binary(t), args...).CombinedOutput()
+	out, err := exec.CommandContext(ctx, deploytest.Binary(t), args...).CombinedOutput()
 	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 1 {
 		t.Errorf("serve %q: %v\n%s", args, err, out)
 	}
@@ -285,13 +272,13 @@ func TestServeSaysWhyItDoesNotStart(t *testing.T) {
 	}{
 		"a port in use":               {[]string{"serve", "--data", t.TempDir(), "--http", taken.Addr().String(), "--flight", "127.0.0.1:0"}, []string{"HTTP", taken.Addr().String(), "in use"}},
 		"a SQL port in use":           {[]string{"serve", "--data", t.TempDir(), "--http", "127.0.0.1:0", "--flight", taken.Addr().String()}, []string{"FlightSQL", taken.Addr().String(), "in use"}},
-		"a folder that is a file":     {serveArgs(file), []string{"data folder", file}},
-		"a folder in a file":          {serveArgs(filepath.Join(file, "data")), []string{"data folder", file}},
-		"a catalog that is none":      {serveArgs(garbage), []string{"catalog", "catalog.db"}},
-		"a bus folder that is a file": {serveArgs(busFile), []string{"bus"}},
-		"a lake that is a file":       {serveArgs(lakeFile), []string{"lake"}},
-		"an empty name":               {serveArgs(""), []string{"--data"}},
-		"a folder in /proc":           {serveArgs("/proc/micromegas"), []string{"data folder", "/proc/micromegas"}},
+		"a folder that is a file":     {deploytest.ServeArgs(file), []string{"data folder", file}},
+		"a folder in a file":          {deploytest.ServeArgs(filepath.Join(file, "data")), []string{"data folder", file}},
+		"a catalog that is none":      {deploytest.ServeArgs(garbage), []string{"catalog", "catalog.db"}},
+		"a bus folder that is a file": {deploytest.ServeArgs(busFile), []string{"bus"}},
+		"a lake that is a file":       {deploytest.ServeArgs(lakeFile), []string{"lake"}},
+		"an empty name":               {deploytest.ServeArgs(""), []string{"--data"}},
+		"a folder in /proc":           {deploytest.ServeArgs("/proc/micromegas"), []string{"data folder", "/proc/micromegas"}},
 	} {
 		out := refusesToStart(t, c.args...)
 		for _, want := range c.want {
@@ -308,7 +295,7 @@ func TestSignalsUnderLoad(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; run without -short")
 	}
-	dir := newDataDir(t)
+	dir := deploytest.NewDataDir(t)
 	w := newWriter(20)
 	for _, signal := range []os.Signal{syscall.SIGTERM, os.Interrupt} {
 		p := startServe(t, dir, "--grace", "3s")
@@ -319,31 +306,31 @@ func TestSignalsUnderLoad(t *testing.T) {
 		done := make(chan struct{})
 		go func() { defer close(done); w.run(ctx, p, 4) }()
 		before := w.ackedCount()
-		eventually(t, 20*time.Second, "blocks", func() bool { return w.ackedCount() > before+50 })
+		deploytest.Eventually(t, 20*time.Second, "blocks", func() bool { return w.ackedCount() > before+50 })
 		long := make(chan error, 1)
 		go func() {
 			_, _, err := p.query(ctx, "SELECT count(*) FROM range(1000000) a, range(1000000) b, range(1000) c")
 			long <- err
 		}()
-		slow, err := net.Dial("tcp", strings.TrimPrefix(p.http, "http://"))
+		slow, err := net.Dial("tcp", strings.TrimPrefix(p.HTTP, "http://"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if _, err := slow.Write([]byte("POST /ingestion/insert_block HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nfew")); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, 10*time.Second, "the query runs", func() bool { return runningQueries(p) > 0 })
+		deploytest.Eventually(t, 10*time.Second, "the query runs", func() bool { return runningQueries(p) > 0 })
 		began := time.Now()
-		if err := p.cmd.Process.Signal(signal); err != nil {
+		if err := p.Cmd.Process.Signal(signal); err != nil {
 			t.Fatal(err)
 		}
 		select {
-		case <-p.exited:
+		case <-p.Exited:
 		case <-time.After(20 * time.Second):
-			t.Fatalf("%v: still there after 20 s with a grace of 3 s\n%s", signal, p.logTail())
+			t.Fatalf("%v: still there after 20 s with a grace of 3 s\n%s", signal, p.LogTail())
 		}
-		if p.err != nil {
-			t.Errorf("%v: %v\n%s", signal, p.err, p.logTail())
+		if p.Err != nil {
+			t.Errorf("%v: %v\n%s", signal, p.Err, p.LogTail())
 		}
 		t.Logf("%v: ended after %v", signal, time.Since(began))
 		if err := <-long; err == nil || status.Code(err) == codes.Unknown {
@@ -355,12 +342,12 @@ func TestSignalsUnderLoad(t *testing.T) {
 	}
 	p := startServe(t, dir)
 	checkAcked(t, p, w)
-	p.stop()
+	p.Stop()
 }
 
 // runningQueries asks /status.
 func runningQueries(p *process) int {
-	query, _ := p.status()["query"].(map[string]any)
+	query, _ := p.Status()["query"].(map[string]any)
 	n, _ := query["running"].(float64)
 	return int(n)
 }

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/micromegas-go/micromegas/deploy/deploytest"
 	"github.com/micromegas-go/micromegas/schemas/telemetry"
 	"github.com/micromegas-go/micromegas/schemas/wire"
 )
@@ -31,7 +32,7 @@ func (h *hostile) send(name, route string, body []byte, want ...int) {
 	h.t.Helper()
 	ctx, cancel := context.WithTimeout(h.t.Context(), 30*time.Second)
 	defer cancel()
-	code, err := h.p.post(ctx, route, body)
+	code, err := h.p.Post(ctx, route, body)
 	if err != nil {
 		if len(want) > 0 && want[0] == http.StatusRequestEntityTooLarge {
 			return // the server stops reading, and a client that insists on sending sees the connection go
@@ -54,9 +55,9 @@ func (h *hostile) block(n int32) telemetry.Block {
 }
 
 // oneLog is the buffers of a block of one entry.
-func oneLog(ticks int64, msg string) *emitter {
-	var e emitter
-	e.log(ticks, 4, "hostile", msg)
+func oneLog(ticks int64, msg string) *deploytest.Emitter {
+	var e deploytest.Emitter
+	e.Log(ticks, 4, "hostile", msg)
 	return &e
 }
 
@@ -72,7 +73,7 @@ func (h *hostile) register(change func(*telemetry.Stream)) telemetry.ID {
 
 // refused posts envelopes that are not sound.
 func (h *hostile) refused() {
-	sound := oneLog(1, "x").body(h.block(1))
+	sound := oneLog(1, "x").Body(h.block(1))
 	id := h.w.stream.ID.String()
 	replace := func(old, now string) []byte { return bytes.Replace(sound, []byte(old), []byte(now), 1) }
 	for name, body := range map[string][]byte{
@@ -100,7 +101,7 @@ func (h *hostile) refused() {
 	} {
 		b := h.block(1)
 		change(&b)
-		h.send(name, "insert_block", oneLog(1, "x").body(b), http.StatusBadRequest)
+		h.send(name, "insert_block", oneLog(1, "x").Body(b), http.StatusBadRequest)
 	}
 	h.send("101 MiB", "insert_block", make([]byte, 101<<20), http.StatusRequestEntityTooLarge)
 	h.send("no such route", "insert_everything", sound, http.StatusNotFound)
@@ -109,7 +110,7 @@ func (h *hostile) refused() {
 // dead posts blocks whose envelope is sound and whose events are not. It returns how many.
 func (h *hostile) dead() int {
 	e := oneLog(1, "x")
-	deps, objs := wire.Compress(nil, e.deps), wire.Compress(nil, e.objs)
+	deps, objs := wire.Compress(nil, e.Deps), wire.Compress(nil, e.Objs)
 	bomb := wire.CompressHigh(nil, make([]byte, 300<<20))
 	nested := objs
 	for range 8 {
@@ -142,15 +143,15 @@ func (h *hostile) dead() int {
 // odd posts what is strange and sound. It returns the messages whose rows must be there once each.
 func (h *hostile) odd() []string {
 	var want []string
-	post := func(name string, change func(*telemetry.Block, *emitter)) {
-		var e emitter
+	post := func(name string, change func(*telemetry.Block, *deploytest.Emitter)) {
+		var e deploytest.Emitter
 		b := h.block(1)
 		change(&b, &e)
-		if e.count == 0 {
-			e.log(1, 4, "hostile", name)
+		if e.Count == 0 {
+			e.Log(1, 4, "hostile", name)
 		}
-		b.NbObjects = e.count
-		body := e.body(b)
+		b.NbObjects = e.Count
+		body := e.Body(b)
 		for range 2 { // the second is a duplicate
 			h.send(name, "insert_block", body, http.StatusOK)
 		}
@@ -158,43 +159,43 @@ func (h *hostile) odd() []string {
 	}
 	other := telemetry.Process{ID: telemetry.NewID(), Exe: "other", TSCFrequency: 1e9, StartTime: time.Now().UnixNano()}
 	h.send("another process", "insert_process", wire.AppendProcess(nil, &other), http.StatusOK)
-	post("at 1970", func(b *telemetry.Block, _ *emitter) { b.BeginTime, b.EndTime = 0, 1 })
-	post("at 2100", func(b *telemetry.Block, _ *emitter) { b.BeginTime, b.EndTime = 4102444800e9, 4102444801e9 })
-	post("at the end of time", func(b *telemetry.Block, _ *emitter) { b.BeginTime, b.EndTime = 1<<63-2000, 1<<63-1000 })
-	post("end before begin", func(b *telemetry.Block, _ *emitter) { b.EndTime = b.BeginTime - 1e12 })
-	post("ticks below zero", func(b *telemetry.Block, e *emitter) {
+	post("at 1970", func(b *telemetry.Block, _ *deploytest.Emitter) { b.BeginTime, b.EndTime = 0, 1 })
+	post("at 2100", func(b *telemetry.Block, _ *deploytest.Emitter) { b.BeginTime, b.EndTime = 4102444800e9, 4102444801e9 })
+	post("at the end of time", func(b *telemetry.Block, _ *deploytest.Emitter) { b.BeginTime, b.EndTime = 1<<63-2000, 1<<63-1000 })
+	post("end before begin", func(b *telemetry.Block, _ *deploytest.Emitter) { b.EndTime = b.BeginTime - 1e12 })
+	post("ticks below zero", func(b *telemetry.Block, e *deploytest.Emitter) {
 		b.BeginTicks, b.EndTicks = -1<<62, -1
-		e.log(-1<<63, 4, "hostile", "ticks below zero")
+		e.Log(-1<<63, 4, "hostile", "ticks below zero")
 	})
-	post("ticks at their end", func(b *telemetry.Block, e *emitter) {
+	post("ticks at their end", func(b *telemetry.Block, e *deploytest.Emitter) {
 		b.EndTicks = 1<<63 - 1
-		e.log(1<<63-1, 4, "hostile", "ticks at their end")
+		e.Log(1<<63-1, 4, "hostile", "ticks at their end")
 	})
-	post("no ticks at all", func(b *telemetry.Block, _ *emitter) { b.BeginTicks, b.EndTicks = 0, 0 })
-	post("offset at its end", func(b *telemetry.Block, _ *emitter) { b.ObjectOffset = 1<<63 - 1 })
-	post("of another process", func(b *telemetry.Block, _ *emitter) { b.ProcessID = other.ID })
-	post("10,000 property sets", func(_ *telemetry.Block, e *emitter) {
-		e.log(1, 4, "hostile", "10,000 property sets")
+	post("no ticks at all", func(b *telemetry.Block, _ *deploytest.Emitter) { b.BeginTicks, b.EndTicks = 0, 0 })
+	post("offset at its end", func(b *telemetry.Block, _ *deploytest.Emitter) { b.ObjectOffset = 1<<63 - 1 })
+	post("of another process", func(b *telemetry.Block, _ *deploytest.Emitter) { b.ProcessID = other.ID })
+	post("10,000 property sets", func(_ *telemetry.Block, e *deploytest.Emitter) {
+		e.Log(1, 4, "hostile", "10,000 property sets")
 		for i := range 10_000 {
-			e.log(1, 4, "sets", "one of many", "key", strconv.Itoa(i))
+			e.Log(1, 4, "sets", "one of many", "key", strconv.Itoa(i))
 		}
 	})
-	post("1 MiB of text", func(_ *telemetry.Block, e *emitter) {
-		e.log(1, 4, "hostile", "1 MiB of text")
-		e.log(1, 4, "long", strings.Repeat("x", 1<<20))
-		e.log(1, 4, "long", strings.Repeat("y", 3<<20))
-		e.log(1, 4, "nul\x00name", "nul\x00 and \xff\xfe")
+	post("1 MiB of text", func(_ *telemetry.Block, e *deploytest.Emitter) {
+		e.Log(1, 4, "hostile", "1 MiB of text")
+		e.Log(1, 4, "long", strings.Repeat("x", 1<<20))
+		e.Log(1, 4, "long", strings.Repeat("y", 3<<20))
+		e.Log(1, 4, "nul\x00name", "nul\x00 and \xff\xfe")
 	})
-	post("a level of 4 thousand million", func(_ *telemetry.Block, e *emitter) {
-		e.log(1, 4, "hostile", "a level of 4 thousand million")
-		e.log(1, 1<<32-1, "level", "x")
+	post("a level of 4 thousand million", func(_ *telemetry.Block, e *deploytest.Emitter) {
+		e.Log(1, 4, "hostile", "a level of 4 thousand million")
+		e.Log(1, 1<<32-1, "level", "x")
 	})
 
 	untagged := h.block(1)
 	untagged.StreamID = h.register(func(s *telemetry.Stream) { s.Tags = nil })
-	h.send("without tags", "insert_block", oneLog(1, "of no view").body(untagged), http.StatusOK)
+	h.send("without tags", "insert_block", oneLog(1, "of no view").Body(untagged), http.StatusOK)
 	many := h.block(1<<31 - 1)
-	h.send("two thousand million objects", "insert_block", oneLog(1, "two thousand million objects").body(many), http.StatusOK)
+	h.send("two thousand million objects", "insert_block", oneLog(1, "two thousand million objects").Body(many), http.StatusOK)
 	want = append(want, "two thousand million objects") // the buffer says how many there are
 
 	// Registrations: again with other content, with layouts that contain themselves, with many types.
@@ -210,7 +211,7 @@ func (h *hostile) odd() []string {
 			{Name: "B", Size: 8, Members: []telemetry.Member{{Name: "a", TypeName: "A", Size: 8}}},
 		}
 	})
-	post("256 types", func(b *telemetry.Block, _ *emitter) {
+	post("256 types", func(b *telemetry.Block, _ *deploytest.Emitter) {
 		b.StreamID = h.register(func(s *telemetry.Stream) {
 			for i := range 250 {
 				s.Objects = append(s.Objects, telemetry.Type{Name: "T" + strconv.Itoa(i), Size: 1 << 31})
@@ -219,12 +220,12 @@ func (h *hostile) odd() []string {
 	})
 
 	// No objects; and a stream that comes after its block.
-	h.send("no objects", "insert_block", (&emitter{}).body(h.block(0)), http.StatusOK)
+	h.send("no objects", "insert_block", (&deploytest.Emitter{}).Body(h.block(0)), http.StatusOK)
 	late := h.w.stream
 	late.ID = telemetry.NewID()
-	post("before its stream", func(b *telemetry.Block, _ *emitter) { b.StreamID = late.ID })
+	post("before its stream", func(b *telemetry.Block, _ *deploytest.Emitter) { b.StreamID = late.ID })
 	h.send("the late stream", "insert_stream", wire.AppendStream(nil, &late), http.StatusOK)
-	post("of no stream", func(b *telemetry.Block, _ *emitter) { b.StreamID = telemetry.NewID() })
+	post("of no stream", func(b *telemetry.Block, _ *deploytest.Emitter) { b.StreamID = telemetry.NewID() })
 	return want[:len(want)-1] // nobody registers that one
 }
 
@@ -239,11 +240,11 @@ func (h *hostile) large() []string {
 		e := oneLog(1, name)
 		b := h.block(1)
 		// What follows the frame is ignored, and kept.
-		body := wire.AppendBlock(nil, &b, wire.Compress(nil, e.deps), append(wire.Compress(nil, e.objs), noise...))
+		body := wire.AppendBlock(nil, &b, wire.Compress(nil, e.Deps), append(wire.Compress(nil, e.Objs), noise...))
 		want = append(want, name)
 		wg.Go(func() {
 			for range 50 { // 503 while others are in flight
-				code, err := h.p.post(h.t.Context(), "insert_block", body)
+				code, err := h.p.Post(h.t.Context(), "insert_block", body)
 				if err == nil && code == http.StatusOK {
 					return
 				}
@@ -266,13 +267,13 @@ func (h *hostile) large() []string {
 
 // residentMiB returns the resident memory of the server, 0 where that cannot be known.
 func (p *process) residentMiB() int {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.cmd.Process.Pid))
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.Cmd.Process.Pid))
 	if err != nil {
 		return 0
 	}
 	pages, err := strconv.Atoi(strings.Fields(string(text))[1])
 	if err != nil {
-		p.t.Error(err)
+		p.T.Error(err)
 	}
 	return pages * os.Getpagesize() >> 20
 }
@@ -286,7 +287,7 @@ func TestHostileInputHarmsNobody(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute; run without -short")
 	}
-	p := startServe(t, newDataDir(t))
+	p := startServe(t, deploytest.NewDataDir(t))
 	w := newWriter(20)
 	if err := w.register(t.Context(), p); err != nil {
 		t.Fatal(err)
@@ -313,7 +314,7 @@ func TestHostileInputHarmsNobody(t *testing.T) {
 	want := h.odd()
 	want = append(want, h.large()...)
 	acked := w.ackedCount()
-	eventually(t, 20*time.Second, "the sound producer goes on", func() bool { return w.ackedCount() > acked })
+	deploytest.Eventually(t, 20*time.Second, "the sound producer goes on", func() bool { return w.ackedCount() > acked })
 	stop()
 	<-sound
 	if most := <-peak; most-before > hostileRise {
@@ -349,19 +350,19 @@ func TestHostileInputHarmsNobody(t *testing.T) {
 		t.Errorf("%d blocks without tags are listed", n)
 	}
 	checkAcked(t, p, w)
-	letters, err := json.Marshal(p.status()["dead_letters"])
+	letters, err := json.Marshal(p.Status()["dead_letters"])
 	if err != nil {
 		t.Fatal(err)
 	}
 	if n := deadLetters(p); n != dead {
 		t.Errorf("%d dead letters, want %d: %s", n, dead, letters)
 	}
-	p.stop()
+	p.Stop()
 }
 
 // deadLetters adds up the counts of /status.
 func deadLetters(p *process) int {
-	counts, _ := p.status()["dead_letters"].(map[string]any)
+	counts, _ := p.Status()["dead_letters"].(map[string]any)
 	sum := 0.0
 	for _, n := range counts {
 		f, _ := n.(float64)

@@ -6,12 +6,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/micromegas-go/micromegas/deploy/deploytest"
 	"github.com/micromegas-go/micromegas/query/querytest"
 )
 
 // TestDemoShowsRows runs the first command of the README until its first query's rows.
 func TestDemoShowsRows(t *testing.T) {
-	cmd := exec.Command(binary(t), "demo", "--once", "--data", newDataDir(t), "--http", "127.0.0.1:0", "--flight", "127.0.0.1:0")
+	cmd := exec.Command(deploytest.Binary(t), "demo", "--once", "--data", deploytest.NewDataDir(t), "--http", "127.0.0.1:0", "--flight", "127.0.0.1:0")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("demo: %v\n%s", err, out)
@@ -25,7 +26,7 @@ func TestDemoShowsRows(t *testing.T) {
 
 // TestHelpTeaches finds every command and its flags.
 func TestHelpTeaches(t *testing.T) {
-	out, err := exec.Command(binary(t), "--help").CombinedOutput()
+	out, err := exec.Command(deploytest.Binary(t), "--help").CombinedOutput()
 	if err != nil {
 		t.Fatalf("--help: %v", err)
 	}
@@ -33,21 +34,21 @@ func TestHelpTeaches(t *testing.T) {
 		if !strings.Contains(string(out), "  "+command) {
 			t.Errorf("--help does not name %s", command)
 		}
-		flags, err := exec.Command(binary(t), command, "--help").CombinedOutput()
+		flags, err := exec.Command(deploytest.Binary(t), command, "--help").CombinedOutput()
 		if err != nil || !strings.Contains(string(flags), "usage: micromegas "+command) {
 			t.Errorf("%s --help: %v\n%s", command, err, flags)
 		}
 	}
-	if out, err := exec.Command(binary(t), "sreve").CombinedOutput(); err == nil || !strings.Contains(string(out), "no command") {
+	if out, err := exec.Command(deploytest.Binary(t), "sreve").CombinedOutput(); err == nil || !strings.Contains(string(out), "no command") {
 		t.Errorf("an unknown command: %v\n%s", err, out)
 	}
 }
 
 // TestQueryCommand prints rows in every text format, and tells why there are none.
 func TestQueryCommand(t *testing.T) {
-	p := startFixture(t, querytest.LocalHome(t, newDataDir(t)))
+	p := startFixture(t, querytest.LocalHome(t, deploytest.NewDataDir(t)))
 	run := func(args ...string) (string, string, error) {
-		cmd := exec.Command(binary(t), append([]string{"query", "--url", "grpc://" + p.flight}, args...)...)
+		cmd := exec.Command(deploytest.Binary(t), append([]string{"query", "--url", "grpc://" + p.Flight}, args...)...)
 		var out, errs strings.Builder
 		cmd.Stdout, cmd.Stderr = &out, &errs
 		err := cmd.Run()

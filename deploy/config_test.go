@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/micromegas-go/micromegas/deploy"
+	"github.com/micromegas-go/micromegas/deploy/deploytest"
 )
 
 // TestProcessesMustBeAbleToMeet refuses settings under which the processes of a lake would not find one another.
@@ -56,14 +57,14 @@ func TestProcessesMustBeAbleToMeet(t *testing.T) {
 
 // TestNumberOfShardsIsFixed refuses a lake to a process that counts its shards otherwise.
 func TestNumberOfShardsIsFixed(t *testing.T) {
-	dir := newDataDir(t)
-	startServe(t, dir, "--bus-shards", "2").stop()
+	dir := deploytest.NewDataDir(t)
+	startServe(t, dir, "--bus-shards", "2").Stop()
 	p := startServe(t, dir) // the catalog remembers
-	if n := len(p.status()["shards"].([]any)); n != 4 {
+	if n := len(p.Status()["shards"].([]any)); n != 4 {
 		t.Errorf("%d shards, want two of each class", n)
 	}
-	p.stop()
-	out, err := exec.Command(binary(t), serveArgs(dir, "--bus-shards", "3")...).CombinedOutput()
+	p.Stop()
+	out, err := exec.Command(deploytest.Binary(t), deploytest.ServeArgs(dir, "--bus-shards", "3")...).CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "serve: start bus: --bus-shards is 3, and this lake was made with 2: leave it out") {
 		t.Errorf("another number of shards: %v\n%s", err, out)
 	}

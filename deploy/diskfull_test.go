@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/micromegas-go/micromegas/deploy/deploytest"
 	"github.com/micromegas-go/micromegas/gateway"
 )
 
@@ -39,7 +40,7 @@ type smallDisk struct {
 
 func newSmallDisk(t *testing.T) *smallDisk {
 	t.Helper()
-	d := &smallDisk{t, newDataDir(t)}
+	d := &smallDisk{t, deploytest.NewDataDir(t)}
 	if os.Geteuid() != 0 {
 		t.Skip("mounting a tmpfs needs root; run as root for this test")
 	}
@@ -121,7 +122,7 @@ func (c *stubbornClient) stop() {
 
 func (c *stubbornClient) post(ctx context.Context) {
 	id, body := c.w.block()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.p.Load().http+"/ingestion/insert_block", bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.p.Load().HTTP+"/ingestion/insert_block", bytes.NewReader(body))
 	if err != nil {
 		panic(err) // the address is ours
 	}
@@ -149,7 +150,7 @@ func (c *stubbornClient) post(ctx context.Context) {
 func (c *stubbornClient) more(t *testing.T, within time.Duration, n int64) {
 	t.Helper()
 	goal := c.accepted.Load() + n
-	eventually(t, within, fmt.Sprintf("%d more blocks accepted", n), func() bool { return c.accepted.Load() >= goal })
+	deploytest.Eventually(t, within, fmt.Sprintf("%d more blocks accepted", n), func() bool { return c.accepted.Load() >= goal })
 }
 
 // check fails the test after an answer that is neither 200 nor 503 with Retry-After.
@@ -165,10 +166,10 @@ func (c *stubbornClient) onlyRefusals(t *testing.T, p *process, during time.Dura
 	t.Helper()
 	const atLeast = 20
 	begin, accepted, refused := time.Now(), c.accepted.Load(), c.refused.Load()
-	eventually(t, during+serviceAgain, "only refusals", func() bool {
+	deploytest.Eventually(t, during+serviceAgain, "only refusals", func() bool {
 		select {
-		case <-p.exited:
-			t.Fatalf("serve ended: %v\n%s", p.err, p.logTail())
+		case <-p.Exited:
+			t.Fatalf("serve ended: %v\n%s", p.Err, p.LogTail())
 		default:
 		}
 		if now := c.accepted.Load(); now != accepted {
@@ -208,7 +209,7 @@ func TestDiskFull(t *testing.T) {
 			queryEnds(t, p)
 		}
 		if round == 2 {
-			p.kill()
+			p.Kill()
 			mustNotStart(t, dir, "no space left")
 		}
 		d.enlarge()
@@ -225,10 +226,10 @@ func TestDiskFull(t *testing.T) {
 	c.check(t)
 	checkAcked(t, p, w)
 	t.Logf("%d accepted, %d refused", c.accepted.Load(), c.refused.Load())
-	p.stop()
+	p.Stop()
 	p = startServe(t, dir)
 	checkAcked(t, p, w)
-	p.stop()
+	p.Stop()
 }
 
 // queryEnds asks for rows while nothing can commit: the answer may lack some, or be an error, but it comes.
@@ -238,16 +239,16 @@ func queryEnds(t *testing.T, p *process) {
 	defer cancel()
 	_, _, err := p.query(ctx, "SELECT count(*) FROM log_entries")
 	if ctx.Err() != nil {
-		t.Errorf("a query on a full disk did not end: %v\n%s", err, p.logTail())
+		t.Errorf("a query on a full disk did not end: %v\n%s", err, p.LogTail())
 	}
 }
 
 // mustNotStart starts a server that must end with a message that contains all of want.
 func mustNotStart(t *testing.T, dir string, want ...string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	ctx, cancel := context.WithTimeout(t.Context(), deploytest.StartTimeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, binary(t), serveArgs(dir)...)
+	cmd := exec.CommandContext(ctx, deploytest.Binary(t), deploytest.ServeArgs(dir)...)
 	out, err := cmd.CombinedOutput()
 	if err == nil || ctx.Err() != nil {
 		t.Fatalf("serve did not refuse to start: %v\n%s", err, out)
@@ -266,7 +267,7 @@ func mustNotStart(t *testing.T, dir string, want ...string) {
 func TestReadOnlyFolderIsRefused(t *testing.T) {
 	d := newSmallDisk(t)
 	used, fresh := filepath.Join(d.path, "used"), filepath.Join(d.path, "fresh")
-	startServe(t, used).stop()
+	startServe(t, used).Stop()
 	if err := unix.Mount("", d.path, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/micromegas-go/micromegas/deploy/deploytest"
 	"github.com/micromegas-go/micromegas/schemas/telemetry"
 	"github.com/micromegas-go/micromegas/schemas/wire"
 )
@@ -47,7 +48,7 @@ func (w *writer) register(ctx context.Context, p *process) error {
 		"insert_process": wire.AppendProcess(nil, &w.process),
 		"insert_stream":  wire.AppendStream(nil, &w.stream),
 	} {
-		if code, err := p.post(ctx, route, body); err != nil || code != http.StatusOK {
+		if code, err := p.Post(ctx, route, body); err != nil || code != http.StatusOK {
 			return fmt.Errorf("%s: status %d, %w", route, code, err)
 		}
 	}
@@ -61,16 +62,16 @@ func (w *writer) block() (telemetry.ID, []byte) {
 	w.next++
 	w.mu.Unlock()
 	const length = 1e6 // ns of a block
-	var e emitter
+	var e deploytest.Emitter
 	for i := range w.rows {
-		e.log(1+n*length+int64(i), 4, "writer", fmt.Sprintf("block %d entry %d", n, i))
+		e.Log(1+n*length+int64(i), 4, "writer", fmt.Sprintf("block %d entry %d", n, i))
 	}
 	start := w.process.StartTime
 	b := telemetry.Block{
 		ID: telemetry.NewID(), StreamID: w.stream.ID, ProcessID: w.process.ID, NbObjects: int32(w.rows), ObjectOffset: n * int64(w.rows),
 		BeginTicks: n * length, EndTicks: (n + 1) * length, BeginTime: start + n*length, EndTime: start + (n+1)*length,
 	}
-	return b.ID, e.body(b)
+	return b.ID, e.Body(b)
 }
 
 // run posts blocks over n connections until ctx ends or the server goes away.
@@ -80,7 +81,7 @@ func (w *writer) run(ctx context.Context, p *process, n int) {
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				id, body := w.block()
-				code, err := p.post(ctx, "insert_block", body)
+				code, err := p.Post(ctx, "insert_block", body)
 				if err != nil {
 					return
 				}
@@ -130,7 +131,7 @@ func checkAcked(t *testing.T, p *process, w *writer) {
 		}
 	}
 	if missing > 0 {
-		t.Errorf("%d of %d acknowledged blocks are missing\n%s", missing, len(w.acked), p.logTail())
+		t.Errorf("%d of %d acknowledged blocks are missing\n%s", missing, len(w.acked), p.LogTail())
 	}
 }
 
@@ -143,44 +144,44 @@ func TestKillLosesNothingAcknowledged(t *testing.T) {
 	if testing.Short() {
 		t.Skip("kills take a minute; run without -short")
 	}
-	dir := newDataDir(t)
+	dir := deploytest.NewDataDir(t)
 	w := newWriter(20)
 	rng := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 2))
 	for i := range kills {
 		p := startServe(t, dir)
 		if err := w.register(t.Context(), p); err != nil {
-			t.Fatalf("round %d: %v\n%s", i, err, p.logTail())
+			t.Fatalf("round %d: %v\n%s", i, err, p.LogTail())
 		}
 		before := w.ackedCount()
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); w.run(ctx, p, 8) }()
 		goal := before + 20 + rng.IntN(200)
-		eventually(t, 30*time.Second, "acknowledged blocks", func() bool { return w.ackedCount() >= goal })
+		deploytest.Eventually(t, 30*time.Second, "acknowledged blocks", func() bool { return w.ackedCount() >= goal })
 		if i%3 == 0 { // a query makes the views commit at the moment of the kill
 			go p.query(ctx, "SELECT count(*) FROM log_entries")
 		}
-		p.kill()
+		p.Kill()
 		cancel()
 		<-done
 	}
 	p := startServe(t, dir)
 	checkAcked(t, p, w)
 	t.Logf("%d blocks acknowledged over %d kills", w.ackedCount(), kills)
-	p.stop()
+	p.Stop()
 	p = startServe(t, dir) // and they survive a clean stop
 	checkAcked(t, p, w)
 }
 
 // TestFolderIsServedOnce refuses a second server on one folder, naming the first.
 func TestFolderIsServedOnce(t *testing.T) {
-	dir := newDataDir(t)
+	dir := deploytest.NewDataDir(t)
 	p := startServe(t, dir)
-	out, err := exec.Command(binary(t), serveArgs(dir)...).CombinedOutput()
+	out, err := exec.Command(deploytest.Binary(t), deploytest.ServeArgs(dir)...).CombinedOutput()
 	if err == nil {
 		t.Fatal("a second server started on the same folder")
 	}
-	for _, want := range []string{"in use", fmt.Sprint(p.cmd.Process.Pid), "--data"} {
+	for _, want := range []string{"in use", fmt.Sprint(p.Cmd.Process.Pid), "--data"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("message %q does not say %q", out, want)
 		}
@@ -190,13 +191,13 @@ func TestFolderIsServedOnce(t *testing.T) {
 // TestBucketBelongsToItsFolder refuses a bucket of another data folder, and a data folder whose bucket is gone.
 func TestBucketBelongsToItsFolder(t *testing.T) {
 	bucket := folderURI(t, filepath.Join(t.TempDir(), "bucket"))
-	inMemory := newDataDir(t)
-	startServe(t, newDataDir(t), "--object-store", bucket).stop()
-	startServe(t, inMemory, "--object-store", "mem://").stop()
+	inMemory := deploytest.NewDataDir(t)
+	startServe(t, deploytest.NewDataDir(t), "--object-store", bucket).Stop()
+	startServe(t, inMemory, "--object-store", "mem://").Stop()
 	mustNotStart(t, inMemory, "another bucket", "empty bucket")
-	for dir, uri := range map[string]string{newDataDir(t): bucket, inMemory: "mem://"} {
-		ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
-		out, err := exec.CommandContext(ctx, binary(t), serveArgs(dir, "--object-store", uri)...).CombinedOutput()
+	for dir, uri := range map[string]string{deploytest.NewDataDir(t): bucket, inMemory: "mem://"} {
+		ctx, cancel := context.WithTimeout(t.Context(), deploytest.StartTimeout)
+		out, err := exec.CommandContext(ctx, deploytest.Binary(t), deploytest.ServeArgs(dir, "--object-store", uri)...).CombinedOutput()
 		cancel()
 		if err == nil || !strings.Contains(string(out), "does not belong to this catalog") {
 			t.Errorf("serve on bucket %s: %v\n%s", uri, err, out)
@@ -206,7 +207,7 @@ func TestBucketBelongsToItsFolder(t *testing.T) {
 
 // TestCachesMayHoldAnything starts a server on caches full of what it did not write, or not whole.
 func TestCachesMayHoldAnything(t *testing.T) {
-	dir := newDataDir(t)
+	dir := deploytest.NewDataDir(t)
 	for _, name := range []string{
 		"query/blocks-1.parquet", "query/processes-1.parquet/file", "engine/duckdb_temp_storage_DEFAULT-0.tmp", "engine/folder/file",
 		"lake/objects/00000000000000000000000000000000-00000000-7", "lake/objects/folder/file",
@@ -227,7 +228,7 @@ func TestCachesMayHoldAnything(t *testing.T) {
 
 // TestMistakesAreReportedAtOnce names each wrong setting in one go.
 func TestMistakesAreReportedAtOnce(t *testing.T) {
-	cmd := exec.Command(binary(t), "serve", "--data", t.TempDir(), "--http", "0.0.0.0:0", "--flight", "nonsense", "--roles", "gateway,cook",
+	cmd := exec.Command(deploytest.Binary(t), "serve", "--data", t.TempDir(), "--http", "0.0.0.0:0", "--flight", "nonsense", "--roles", "gateway,cook",
 		"--query-memory", "much", "--log-format", "xml")
 	out, err := cmd.CombinedOutput()
 	if err == nil {
@@ -252,8 +253,8 @@ func TestReadYourAcks(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes minutes; run without -short")
 	}
-	p := startServe(t, newDataDir(t))
-	background := exec.Command(binary(t), "loadgen", "--url", p.http, "--rate", fmt.Sprint(backgroundRate), "--duration", "10m", "--processes", "8", "--connections", "8")
+	p := startServe(t, deploytest.NewDataDir(t))
+	background := exec.Command(deploytest.Binary(t), "loadgen", "--url", p.HTTP, "--rate", fmt.Sprint(backgroundRate), "--duration", "10m", "--processes", "8", "--connections", "8")
 	if err := background.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -267,15 +268,15 @@ func TestReadYourAcks(t *testing.T) {
 	var missing atomic.Int64
 	for range readYourAcks {
 		id, body := w.block()
-		if code, err := p.post(t.Context(), "insert_block", body); err != nil || code != http.StatusOK {
-			t.Fatalf("post: status %d, %v\n%s", code, err, p.logTail())
+		if code, err := p.Post(t.Context(), "insert_block", body); err != nil || code != http.StatusOK {
+			t.Fatalf("post: status %d, %v\n%s", code, err, p.LogTail())
 		}
 		begin := time.Now()
 		a := py.ask("SELECT count(*) FROM log_entries WHERE block_id = '"+id.String()+"'",
 			time.Unix(0, w.process.StartTime).Add(-time.Minute).UTC().Format(time.RFC3339Nano), time.Now().Add(time.Hour).UTC().Format(time.RFC3339Nano))
 		latencies = append(latencies, time.Since(begin))
 		if a.Error != "" {
-			t.Fatalf("query: %s\n%s", a.Error, p.logTail())
+			t.Fatalf("query: %s\n%s", a.Error, p.LogTail())
 		}
 		if got := fmt.Sprint(a.Rows[0][0]); got != fmt.Sprint(w.rows) {
 			missing.Add(1)

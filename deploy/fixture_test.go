@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/micromegas-go/micromegas/deploy/deploytest"
 	"github.com/micromegas-go/micromegas/query/querytest"
 	"github.com/micromegas-go/micromegas/schemas/bus"
 	"github.com/micromegas-go/micromegas/schemas/catalog"
@@ -91,7 +92,7 @@ type fixtureBlock struct {
 	insert      int64
 	payloadSize int64
 	block       telemetry.Block
-	events      emitter
+	events      deploytest.Emitter
 }
 
 func fixtureBlocks(t *testing.T) []fixtureBlock {
@@ -116,24 +117,24 @@ func fixtureBlocks(t *testing.T) []fixtureBlock {
 	}
 	p1 := func(seconds float64) int64 { return 1000000 + at(seconds) - t0.UnixNano() }
 	e := &blocks[0].events
-	e.log(p1(1), 4, "game::boot", "starting")
-	e.log(1000000+2500000001, 3, "game::net", "slow peer", "peer", "bob", "ms", "250")
-	e.log(p1(30), 2, "game::net", "disconnect", "peer", "bob")
-	e.log(1000000+59999999999, 4, "game::boot", "ready")
+	e.Log(p1(1), 4, "game::boot", "starting")
+	e.Log(1000000+2500000001, 3, "game::net", "slow peer", "peer", "bob", "ms", "250")
+	e.Log(p1(30), 2, "game::net", "disconnect", "peer", "bob")
+	e.Log(1000000+59999999999, 4, "game::boot", "ready")
 	e = &blocks[1].events
-	e.log(p1(61), 5, "game::ai", "tick 1")
-	e.log(p1(119), 1, "game::core", "crash", "Peer", "eve")
+	e.Log(p1(61), 5, "game::ai", "tick 1")
+	e.Log(p1(119), 1, "game::core", "crash", "Peer", "eve")
 	e = &blocks[2].events
-	e.log(1000500, 4, "srv", "listening")
-	e.log(90000500, 2, "srv", "timeout")
+	e.Log(1000500, 4, "srv", "listening")
+	e.Log(90000500, 2, "srv", "timeout")
 	e = &blocks[3].events
 	for i := range 3 {
-		e.float(p1(float64(10+10*i)), "game::perf", "frame_time", "ms", float64(1+i))
+		e.Float(p1(float64(10+10*i)), "game::perf", "frame_time", "ms", float64(1+i))
 	}
-	e.integer(p1(30.5), "game::perf", "fps", "count", 60)
-	e.float(p1(40), "game::perf", "frame_time", "ms", 11)
-	e.float(p1(50), "game::perf", "frame_time", "ms", 12, "map", "Oslo")
-	e.integer(p1(55), "game::load", "load_time", "ticks", 1500000000)
+	e.Integer(p1(30.5), "game::perf", "fps", "count", 60)
+	e.Float(p1(40), "game::perf", "frame_time", "ms", 11)
+	e.Float(p1(50), "game::perf", "frame_time", "ms", 12, "map", "Oslo")
+	e.Integer(p1(55), "game::load", "load_time", "ticks", 1500000000)
 	for i := range blocks[:4] {
 		blocks[i].class = bus.Eager
 	}
@@ -145,7 +146,7 @@ func startFixture(t *testing.T, h *querytest.Home) *process {
 	t.Helper()
 	loadFixture(t, h)
 	p := startServeAt(t, h)
-	eventually(t, 30*time.Second, "the fixture's rows in the views", func() bool {
+	deploytest.Eventually(t, 30*time.Second, "the fixture's rows in the views", func() bool {
 		return p.count("SELECT count(*) FROM log_entries") == 8 && p.count("SELECT count(*) FROM measures") == 7
 	})
 	return p
@@ -154,7 +155,7 @@ func startFixture(t *testing.T, h *querytest.Home) *process {
 // startServeAt starts a server on a home.
 func startServeAt(t testing.TB, h *querytest.Home, args ...string) *process {
 	t.Helper()
-	cmd := exec.Command(binary(t), serveArgs(h.Dir(), args...)...)
+	cmd := exec.Command(deploytest.Binary(t), deploytest.ServeArgs(h.Dir(), args...)...)
 	cmd.Env = append(os.Environ(), h.Env...)
 	return startCommand(t, h.Dir(), cmd)
 }
@@ -202,7 +203,7 @@ func archiveFixture(ctx context.Context, t *testing.T, cat catalog.Catalog, l *l
 		rows = append(rows, catalog.BlockReg{Block: b.block, InsertTime: b.insert, PayloadSize: b.payloadSize})
 		records = append(records, &bus.Record{
 			Kind: bus.KindBlock, Tag: tags[b.block.StreamID], InsertTimeUs: b.insert / 1000, ProcessID: b.block.ProcessID, StreamID: b.block.StreamID,
-			BlockID: b.block.ID, BeginTime: b.block.BeginTime, EndTime: b.block.EndTime, Body: b.events.body(b.block),
+			BlockID: b.block.ID, BeginTime: b.block.BeginTime, EndTime: b.block.EndTime, Body: b.events.Body(b.block),
 		})
 	}
 	frame := bus.Frame{Position: bus.Position{Shard: bus.Shard{Class: class}, Seq: 1}, Data: bus.AppendFrame(nil, records...)}

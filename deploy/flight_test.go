@@ -2,7 +2,6 @@ package deploy_test
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -21,18 +20,20 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/micromegas-go/micromegas/deploy/deploytest"
 )
 
 func itoa(n int) string { return strconv.Itoa(n) }
 
 // flightClient connects to the server's FlightSQL address.
 func (p *process) flightClient() flight.Client {
-	p.t.Helper()
-	c, err := flight.NewClientWithMiddleware(p.flight, nil, nil, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	p.T.Helper()
+	c, err := flight.NewClientWithMiddleware(p.Flight, nil, nil, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
-		p.t.Fatal(err)
+		p.T.Fatal(err)
 	}
-	p.t.Cleanup(func() { c.Close() })
+	p.T.Cleanup(func() { c.Close() })
 	return c
 }
 
@@ -60,12 +61,12 @@ func (p *process) query(ctx context.Context, sql string) (*arrow.Schema, []strin
 
 // mustQuery is query over all of time, for tests that are not about its errors.
 func (p *process) mustQuery(sql string) []string {
-	p.t.Helper()
+	p.T.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	_, rows, err := p.query(ctx, sql)
 	if err != nil {
-		p.t.Fatalf("%s: %v\n%s", sql, err, p.logTail())
+		p.T.Fatalf("%s: %v\n%s", sql, err, p.LogTail())
 	}
 	return rows
 }
@@ -82,42 +83,12 @@ func readTicket(ctx context.Context, c flight.Client, ticket *flight.Ticket) (*a
 	defer r.Release()
 	var rows []string
 	for r.Next() {
-		rows = appendRows(rows, r.RecordBatch())
+		rows = deploytest.AppendRows(rows, r.RecordBatch())
 	}
 	if err := r.Err(); err != nil && !errors.Is(err, io.EOF) {
 		return r.Schema(), rows, err
 	}
 	return r.Schema(), rows, nil
-}
-
-func appendRows(rows []string, b arrow.RecordBatch) []string {
-	cells := make([]string, b.NumCols())
-	for i := range int(b.NumRows()) {
-		for c := range cells {
-			cells[c] = cellText(b.Column(c), i)
-		}
-		rows = append(rows, strings.Join(cells, "|"))
-	}
-	return rows
-}
-
-// cellText prints one value: NULL, RFC 3339 for timestamps, hex for bytes, shortest decimals, JSON for nested values.
-func cellText(a arrow.Array, i int) string {
-	if a.IsNull(i) {
-		return "NULL"
-	}
-	switch a := a.(type) {
-	case *array.Timestamp:
-		return time.Unix(0, int64(a.Value(i))).UTC().Format(time.RFC3339Nano)
-	case *array.Binary:
-		return hex.EncodeToString(a.Value(i))
-	case *array.Float64:
-		return strconv.FormatFloat(a.Value(i), 'g', -1, 64)
-	case *array.Dictionary:
-		return cellText(a.Dictionary(), a.GetValueIndex(i))
-	default:
-		return a.ValueStr(i)
-	}
 }
 
 // arrowTypeText is how the checks spell a type.
@@ -207,12 +178,12 @@ func checkShowTables(t *testing.T, p *process) {
 }
 
 func (p *process) sqlClient() *flightsql.Client {
-	p.t.Helper()
-	c, err := flightsql.NewClient(p.flight, nil, nil, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	p.T.Helper()
+	c, err := flightsql.NewClient(p.Flight, nil, nil, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
-		p.t.Fatal(err)
+		p.T.Fatal(err)
 	}
-	p.t.Cleanup(func() { c.Close() })
+	p.T.Cleanup(func() { c.Close() })
 	return c
 }
 
@@ -322,14 +293,14 @@ func checkSQLInfo(t *testing.T, p *process) {
 
 // count runs a statement whose answer is one integer.
 func (p *process) count(sql string) int {
-	p.t.Helper()
+	p.T.Helper()
 	rows := p.mustQuery(sql)
 	if len(rows) != 1 {
-		p.t.Fatalf("%s: rows %q, want one", sql, rows)
+		p.T.Fatalf("%s: rows %q, want one", sql, rows)
 	}
 	var n int
 	if _, err := fmt.Sscan(rows[0], &n); err != nil {
-		p.t.Fatalf("%s: %q is no count", sql, rows[0])
+		p.T.Fatalf("%s: %q is no count", sql, rows[0])
 	}
 	return n
 }

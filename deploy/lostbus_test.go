@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/micromegas-go/micromegas/deploy/deploytest"
 )
 
 // send posts n new blocks and returns their bodies; all must be acknowledged.
@@ -26,14 +28,14 @@ func (w *writer) send(t *testing.T, p *process, n int) [][]byte {
 
 func postBlock(t *testing.T, p *process, body []byte) {
 	t.Helper()
-	if code, err := p.post(t.Context(), "insert_block", body); err != nil || code != http.StatusOK {
-		t.Fatalf("insert_block: status %d, %v\n%s", code, err, p.logTail())
+	if code, err := p.Post(t.Context(), "insert_block", body); err != nil || code != http.StatusOK {
+		t.Fatalf("insert_block: status %d, %v\n%s", code, err, p.LogTail())
 	}
 }
 
 // frozenRows returns how many block rows this process has frozen.
 func (p *process) frozenRows() int {
-	freezer, _ := p.status()["freezer"].(map[string]any)
+	freezer, _ := p.Status()["freezer"].(map[string]any)
 	rows, _ := freezer["rows"].(float64)
 	return int(rows)
 }
@@ -45,7 +47,7 @@ func TestLostBus(t *testing.T) {
 		t.Skip("starts the server several times; run without -short")
 	}
 	const rows, blocks = 5, 40
-	dir := newDataDir(t)
+	dir := deploytest.NewDataDir(t)
 	old, young, strange := newWriter(rows), newWriter(rows), newWriter(rows)
 	old.process.StartTime = time.Now().Add(-10 * 24 * time.Hour).UnixNano()
 	writers := []*writer{old, young}
@@ -67,7 +69,7 @@ func TestLostBus(t *testing.T) {
 	register := func(p *process, w *writer) {
 		t.Helper()
 		if err := w.register(t.Context(), p); err != nil {
-			t.Fatalf("%v\n%s", err, p.logTail())
+			t.Fatalf("%v\n%s", err, p.LogTail())
 		}
 	}
 
@@ -78,16 +80,16 @@ func TestLostBus(t *testing.T) {
 	copies = append(copies, young.send(t, p, blocks)...)
 	strange.send(t, p, blocks) // its registration comes when the bus of now is no more
 	check(p)
-	p.stop()
+	p.Stop()
 
 	p = startServe(t, dir)
-	eventually(t, 30*time.Second, "old days frozen", func() bool { return p.frozenRows() == blocks })
+	deploytest.Eventually(t, 30*time.Second, "old days frozen", func() bool { return p.frozenRows() == blocks })
 	check(p)
 	for life := range 2 {
 		if life == 0 {
-			p.stop()
+			p.Stop()
 		} else {
-			p.kill()
+			p.Kill()
 		}
 		if err := os.RemoveAll(filepath.Join(dir, "bus")); err != nil {
 			t.Fatal(err)
@@ -123,13 +125,13 @@ func TestLostBus(t *testing.T) {
 		t.Errorf("catalog %+v, %d blocks were acknowledged", stats, sum)
 	}
 	t.Logf("%d blocks acknowledged over 3 buses, %d of them frozen, %d copies settled", sum, stats.FrozenBlocks, stats.Skips)
-	p.stop()
+	p.Stop()
 }
 
 // generations returns the newest generation of each class.
 func generations(p *process) map[string]int {
 	newest := map[string]int{}
-	shards, _ := p.status()["shards"].([]any)
+	shards, _ := p.Status()["shards"].([]any)
 	for _, s := range shards {
 		shard, _ := s.(map[string]any)
 		class, _ := shard["class"].(string)

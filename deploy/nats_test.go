@@ -3,6 +3,7 @@ package deploy_test
 import (
 	"testing"
 
+	"github.com/micromegas-go/micromegas/deploy/deploytest"
 	"github.com/micromegas-go/micromegas/schemas/bus/embedded"
 )
 
@@ -13,7 +14,7 @@ func TestBusElsewhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(server.Shutdown)
-	dir := newDataDir(t)
+	dir := deploytest.NewDataDir(t)
 	w := newWriter(3)
 	for range 2 { // the second time on what the first left
 		p := startServe(t, dir, "--nats", server.ClientURL())
@@ -21,11 +22,11 @@ func TestBusElsewhere(t *testing.T) {
 			t.Fatal(err)
 		}
 		id, body := w.block()
-		if code, err := p.post(t.Context(), "insert_block", body); err != nil || code != 200 {
-			t.Fatalf("post: status %d, %v\n%s", code, err, p.logTail())
+		if code, err := p.Post(t.Context(), "insert_block", body); err != nil || code != 200 {
+			t.Fatalf("post: status %d, %v\n%s", code, err, p.LogTail())
 		}
 		w.acked = append(w.acked, id)
 		checkAcked(t, p, w)
-		p.stop()
+		p.Stop()
 	}
 }

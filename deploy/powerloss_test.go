@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/micromegas-go/micromegas/deploy/deploytest"
 	"github.com/micromegas-go/micromegas/schemas/telemetry"
 	"github.com/micromegas-go/micromegas/schemas/wire"
 )
@@ -53,7 +54,7 @@ func TestPowerLoss(t *testing.T) {
 	t.Logf("POWERLOSS_SEED=%d POWERLOSS_ACKS=%d", seed, acks)
 	random := rand.New(rand.NewPCG(seed, 1))
 
-	root := newDataDir(t)
+	root := deploytest.NewDataDir(t)
 	dir := filepath.Join(root, "made", "by", "serve")
 	l := newPostLog()
 	var traces []string
@@ -127,7 +128,7 @@ func (l *postLog) post(ctx context.Context, c *http.Client, p *process, route st
 		at := lifePort{l.life, port}
 		l.sent[at] = append(l.sent[at], id)
 	})
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.http+"/ingestion/"+route, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.HTTP+"/ingestion/"+route, bytes.NewReader(body))
 	if err != nil {
 		return 0, err
 	}
@@ -153,28 +154,28 @@ func (l *postLog) fill(ctx context.Context, c *http.Client, p *process) {
 
 // oversize makes a block that does not fit a frame of the bus: its body goes to the lake first.
 func (l *postLog) oversize() (telemetry.ID, []byte) {
-	var e emitter
+	var e deploytest.Emitter
 	for i := range l.rows {
 		text := make([]byte, 512<<10) // in all above 1 MiB, and random: it does not compress
 		for j := range text {
 			text[j] = ' ' + byte(rand.IntN(95))
 		}
-		e.log(int64(2+i), 4, "writer", string(text))
+		e.Log(int64(2+i), 4, "writer", string(text))
 	}
 	start := l.process.StartTime
 	b := telemetry.Block{
 		ID: telemetry.NewID(), StreamID: l.stream.ID, ProcessID: l.process.ID, NbObjects: int32(l.rows),
 		BeginTicks: 1, EndTicks: 1e6, BeginTime: start, EndTime: start + 1e6,
 	}
-	return b.ID, e.body(b)
+	return b.ID, e.Body(b)
 }
 
 // recordLife runs a server on dir under strace, with load, and returns the record.
 func recordLife(t *testing.T, dir string, l *postLog, life int) string {
 	t.Helper()
 	trace := filepath.Join(t.TempDir(), fmt.Sprintf("trace-%d", life))
-	args := append(straceArgs(trace), binary(t))
-	p := startCommand(t, dir, exec.Command("strace", append(args, serveArgs(dir)...)...))
+	args := append(straceArgs(trace), deploytest.Binary(t))
+	p := startCommand(t, dir, exec.Command("strace", append(args, deploytest.ServeArgs(dir)...)...))
 	pid := lockedBy(t, dir)
 	t.Cleanup(func() { syscall.Kill(pid, syscall.SIGKILL) }) // strace's end is not its end
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -185,7 +186,7 @@ func recordLife(t *testing.T, dir string, l *postLog, life int) string {
 		"insert_process": wire.AppendProcess(nil, &l.process), "insert_stream": wire.AppendStream(nil, &l.stream),
 	} {
 		if code, err := l.post(ctx, first, p, route, telemetry.ID{}, body); err != nil || code != http.StatusOK {
-			t.Fatalf("%s: status %d, %v\n%s", route, code, err, p.logTail())
+			t.Fatalf("%s: status %d, %v\n%s", route, code, err, p.LogTail())
 		}
 	}
 	var wg sync.WaitGroup
@@ -216,7 +217,7 @@ func recordLife(t *testing.T, dir string, l *postLog, life int) string {
 		}
 	}
 	if ctx.Err() != nil {
-		t.Fatalf("life %d takes too long\n%s", life, p.logTail())
+		t.Fatalf("life %d takes too long\n%s", life, p.LogTail())
 	}
 	end := syscall.SIGKILL
 	if life == 1 {
@@ -226,9 +227,9 @@ func recordLife(t *testing.T, dir string, l *postLog, life int) string {
 		t.Fatal(err)
 	}
 	select {
-	case <-p.exited:
-	case <-time.After(stopTimeout):
-		t.Fatalf("life %d does not end\n%s", life, p.logTail())
+	case <-p.Exited:
+	case <-time.After(deploytest.StopTimeout):
+		t.Fatalf("life %d does not end\n%s", life, p.LogTail())
 	}
 	return trace
 }
@@ -334,9 +335,9 @@ func checkLoss(t *testing.T, d *disk, dir string, at *writer, l *loss) {
 		settle(t, p)
 		checkAcked(t, p, at)
 	}
-	p.kill()
+	p.Kill()
 	if t.Failed() {
-		t.Fatalf("lost at block %d, keeping %.1f of what was not synced\n%s", len(at.acked), l.keep, p.logTail())
+		t.Fatalf("lost at block %d, keeping %.1f of what was not synced\n%s", len(at.acked), l.keep, p.LogTail())
 	}
 	t.Logf("block %d, keeping %.1f of what was not synced: all there, after %v", len(at.acked), l.keep, time.Since(begin).Round(time.Millisecond))
 }
@@ -346,8 +347,8 @@ func checkLoss(t *testing.T, d *disk, dir string, at *writer, l *loss) {
 func settle(t *testing.T, p *process) {
 	t.Helper()
 	p.mustQuery("SELECT count(*) FROM log_entries")
-	eventually(t, 30*time.Second, "backlog built", func() bool {
-		state, _ := p.status()["catalog"].(map[string]any)
+	deploytest.Eventually(t, 30*time.Second, "backlog built", func() bool {
+		state, _ := p.Status()["catalog"].(map[string]any)
 		open, known := state["Backlog"].(float64)
 		if !known {
 			t.Fatalf("status says nothing of a backlog: %v", state)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/micromegas-go/micromegas/deploy/deploytest"
 	"github.com/micromegas-go/micromegas/schemas/bus/embedded"
 )
 
@@ -34,7 +35,7 @@ func TestPowerLossWhileTrimming(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	root := newDataDir(t)
+	root := deploytest.NewDataDir(t)
 	dir := filepath.Join(root, "bus")
 	trace := filepath.Join(t.TempDir(), "trace")
 	cmd := exec.Command("strace", append(straceArgs(trace), self, "-test.run", "^TestTrimmingChild$")...)

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/micromegas-go/micromegas/deploy/deploytest"
 	"github.com/micromegas-go/micromegas/deploy/parts"
 	"github.com/micromegas-go/micromegas/schemas/bus/embedded"
 	"github.com/micromegas-go/micromegas/schemas/catalog"
@@ -62,7 +63,7 @@ func newApart(t *testing.T) *apart {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { a.cat.Close() })
-	a.args = []string{"--object-store", folderURI(t, filepath.Join(newDataDir(t), "lake"))}
+	a.args = []string{"--object-store", folderURI(t, filepath.Join(deploytest.NewDataDir(t), "lake"))}
 	a.env = append(os.Environ(), "MICROMEGAS_SQL_CONNECTION_STRING="+uri, "MICROMEGAS_NATS_URL="+strings.Replace(nats.ClientURL(), "://", "://secret@", 1))
 	return a
 }
@@ -70,13 +71,13 @@ func newApart(t *testing.T) *apart {
 // start starts a process of some roles, with a data folder of its own.
 func (a *apart) start(roles string, args ...string) *process {
 	a.t.Helper()
-	dir := newDataDir(a.t)
-	cmd := exec.Command(binary(a.t), serveArgs(dir, append(append([]string{"--roles", roles, "--name", filepath.Base(dir)}, a.args...), args...)...)...)
+	dir := deploytest.NewDataDir(a.t)
+	cmd := exec.Command(deploytest.Binary(a.t), deploytest.ServeArgs(dir, append(append([]string{"--roles", roles, "--name", filepath.Base(dir)}, a.args...), args...)...)...)
 	cmd.Env = a.env
 	return startCommand(a.t, dir, cmd)
 }
 
-func (a *apart) name(p *process) string { return filepath.Base(p.dir) }
+func (a *apart) name(p *process) string { return filepath.Base(p.Dir) }
 
 // held returns how many leases of a kind each living process holds.
 func (a *apart) held(kind string) map[string]int {
@@ -99,7 +100,7 @@ func (a *apart) held(kind string) map[string]int {
 func (a *apart) shared(kind string, within time.Duration, counts ...int) time.Duration {
 	a.t.Helper()
 	begin := time.Now()
-	eventually(a.t, within, fmt.Sprintf("leases of %s spread as %v", kind, counts), func() bool {
+	deploytest.Eventually(a.t, within, fmt.Sprintf("leases of %s spread as %v", kind, counts), func() bool {
 		return slices.Equal(slices.Sorted(maps.Values(a.held(kind))), counts)
 	})
 	return time.Since(begin)
@@ -107,14 +108,14 @@ func (a *apart) shared(kind string, within time.Duration, counts ...int) time.Du
 
 // sees fails unless a query that starts now sees all that is acknowledged now, within the bound of a query's waiting.
 func (p *process) sees(w *writer, when string) {
-	p.t.Helper()
+	p.T.Helper()
 	acked := w.ackedCount()
 	begin := time.Now()
 	n := p.count("SELECT count(DISTINCT block_id) FROM log_entries")
 	if took := time.Since(begin); n < acked || took > 5*time.Second {
-		p.t.Errorf("%s a query sees %d of %d acknowledged blocks after %v", when, n, acked, took)
+		p.T.Errorf("%s a query sees %d of %d acknowledged blocks after %v", when, n, acked, took)
 	} else {
-		p.t.Logf("%s a query sees %d blocks after %v", when, n, took)
+		p.T.Logf("%s a query sees %d blocks after %v", when, n, took)
 	}
 }
 
@@ -144,7 +145,7 @@ func TestRolesApart(t *testing.T) {
 	sees("with three members")
 
 	begin := time.Now()
-	if err := views[0].cmd.Process.Signal(syscall.SIGTERM); err != nil {
+	if err := views[0].Cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	a.shared("views", 10*time.Second, 2, 2)
@@ -154,7 +155,7 @@ func TestRolesApart(t *testing.T) {
 		t.Logf("hand-over %v after SIGTERM", took)
 	}
 	sees("after a hand-over")
-	<-views[0].exited
+	<-views[0].Exited
 
 	for _, victim := range []*process{archives[0], views[1]} {
 		kind, total := "archive", 8
@@ -162,9 +163,9 @@ func TestRolesApart(t *testing.T) {
 			kind, total = "views", 4
 		}
 		begin = time.Now()
-		victim.kill()
+		victim.Kill()
 		sees("after the death of an owner of " + kind)
-		eventually(t, leaseExpiry+2*time.Second, "shards of the dead owner taken", func() bool {
+		deploytest.Eventually(t, leaseExpiry+2*time.Second, "shards of the dead owner taken", func() bool {
 			held := a.held(kind)
 			return held[a.name(victim)] == 0 && slices.Max(slices.Collect(maps.Values(held))) == total
 		})
@@ -173,7 +174,7 @@ func TestRolesApart(t *testing.T) {
 	cancel()
 	<-done
 	checkAcked(t, query, w)
-	if err := exec.CommandContext(t.Context(), binary(t), "serve", "--data", t.TempDir(), "--roles", "workers").Run(); err == nil {
+	if err := exec.CommandContext(t.Context(), deploytest.Binary(t), "serve", "--data", t.TempDir(), "--roles", "workers").Run(); err == nil {
 		t.Error("split roles were served over SQLite")
 	}
 }
@@ -200,13 +201,13 @@ func TestZombiesLose(t *testing.T) {
 		writers = append(writers, w)
 		wg.Go(func() { w.run(ctx, gateway, 1) })
 	}
-	eventually(t, 30*time.Second, "blocks of all", func() bool {
+	deploytest.Eventually(t, 30*time.Second, "blocks of all", func() bool {
 		return !slices.ContainsFunc(writers, func(w *writer) bool { return w.ackedCount() < 10 })
 	})
 	signal := func(sig syscall.Signal) {
 		t.Helper()
 		for _, z := range zombies {
-			if err := z.cmd.Process.Signal(sig); err != nil {
+			if err := z.Cmd.Process.Signal(sig); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -225,7 +226,7 @@ func TestZombiesLose(t *testing.T) {
 		checkAcked(t, query, w)
 	}
 	for _, z := range zombies {
-		if log := z.logTail(); !strings.Contains(log, "lease lost") {
+		if log := z.LogTail(); !strings.Contains(log, "lease lost") {
 			t.Errorf("a process that slept for longer than its leases lived did not notice:\n%s", log)
 		}
 	}
@@ -247,7 +248,7 @@ func TestCatalogAway(t *testing.T) {
 		t.Helper()
 		id, body := w.block()
 		begin := time.Now()
-		if code, err := gateway.post(t.Context(), "insert_block", body); err != nil || code != 200 || time.Since(begin) > time.Second {
+		if code, err := gateway.Post(t.Context(), "insert_block", body); err != nil || code != 200 || time.Since(begin) > time.Second {
 			t.Errorf("post: status %d, %v after %v", code, err, time.Since(begin))
 		}
 		w.acked = append(w.acked, id)
@@ -269,12 +270,12 @@ func TestCatalogAway(t *testing.T) {
 	if err := unknown.register(t.Context(), gateway); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 30*time.Second, "rows of blocks whose stream came late", func() bool {
+	deploytest.Eventually(t, 30*time.Second, "rows of blocks whose stream came late", func() bool {
 		return query.count("SELECT count(DISTINCT block_id) FROM log_entries WHERE process_id = '"+unknown.process.ID.String()+"'") == len(unknown.acked)
 	})
 	checkAcked(t, query, known)
 	checkAcked(t, query, unknown)
 	for _, p := range append(owners, gateway, query) {
-		p.stop()
+		p.Stop()
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/micromegas-go/micromegas/deploy/deploytest"
 	"github.com/micromegas-go/micromegas/deploy/pyclient"
 	"github.com/micromegas-go/micromegas/query/querytest"
 	"github.com/micromegas-go/micromegas/schemas/wire"
@@ -37,7 +38,7 @@ type pythonAnswer struct {
 
 func startPython(t testing.TB, p *process) *pythonReader {
 	t.Helper()
-	cmd := exec.Command(pyclient.Python(t), "testdata/read.py", "grpc://"+p.flight)
+	cmd := exec.Command(pyclient.Python(t), "testdata/read.py", "grpc://"+p.Flight)
 	var errs strings.Builder
 	cmd.Stderr = &errs
 	in, err := cmd.StdinPipe()
@@ -149,16 +150,16 @@ func TestRecordedClientsReadBack(t *testing.T) {
 			compare(t, "streams", py.lines(streamsSQL), want.streams)
 			compare(t, "blocks", py.lines(blocksSQL), want.blocks)
 		}
-		t.Run(name, func(t *testing.T) { querytest.EachHome(t, newDataDir, testReadBack) })
+		t.Run(name, func(t *testing.T) { querytest.EachHome(t, deploytest.NewDataDir, testReadBack) })
 	}
 }
 
 func postAll(t *testing.T, p *process, requests []request) {
 	t.Helper()
 	for _, r := range requests {
-		code, err := p.post(t.Context(), r.route, r.body)
+		code, err := p.Post(t.Context(), r.route, r.body)
 		if err != nil || code != http.StatusOK {
-			t.Fatalf("post %s: status %d, %v\n%s", r.want.File, code, err, p.logTail())
+			t.Fatalf("post %s: status %d, %v\n%s", r.want.File, code, err, p.LogTail())
 		}
 	}
 }
@@ -191,7 +192,7 @@ func compare(t *testing.T, what string, got, want []string) {
 // TestMalformedBlocksBecomeDeadLetters posts every hand-built malformed block. The gateway takes what has a sound
 // envelope; what does not decode is one dead letter, and everything else goes on.
 func TestMalformedBlocksBecomeDeadLetters(t *testing.T) {
-	p := startServe(t, newDataDir(t))
+	p := startServe(t, deploytest.NewDataDir(t))
 	requests, verdicts := readMalformed(t)
 	postAll(t, p, requests)
 	dead := 0
@@ -207,13 +208,13 @@ func TestMalformedBlocksBecomeDeadLetters(t *testing.T) {
 		t.Errorf("%d rows from blocks that hold no log entry", n)
 	}
 	letters := func() (n int) {
-		reasons, _ := p.status()["dead_letters"].(map[string]any)
+		reasons, _ := p.Status()["dead_letters"].(map[string]any)
 		for _, count := range reasons {
 			n += int(count.(float64))
 		}
 		return n
 	}
-	eventually(t, 30*time.Second, fmt.Sprintf("%d dead letters", dead), func() bool { return letters() == dead })
+	deploytest.Eventually(t, 30*time.Second, fmt.Sprintf("%d dead letters", dead), func() bool { return letters() == dead })
 	sound := readScenario(t, "logs")
 	postAll(t, p, sound)
 	if got, want := p.count("SELECT count(*) FROM log_entries WHERE exe = '/opt/acme/bin/telemetry-demo'"), len(expect(t, sound).logs); got != want {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/micromegas-go/micromegas/deploy/deploytest"
 	"github.com/micromegas-go/micromegas/schemas/catalog"
 	"github.com/micromegas-go/micromegas/schemas/catalog/sqlite"
 )
@@ -25,7 +26,7 @@ func TestStoppedServerGoesOn(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for leases to expire; run without -short")
 	}
-	dir := newDataDir(t)
+	dir := deploytest.NewDataDir(t)
 	p := startServe(t, dir)
 	w := newWriter(5)
 	if err := w.register(t.Context(), p); err != nil {
@@ -38,14 +39,14 @@ func TestStoppedServerGoesOn(t *testing.T) {
 	acked := func(more int) {
 		t.Helper()
 		goal := w.ackedCount() + more
-		eventually(t, 30*time.Second, "acknowledged blocks", func() bool { return w.ackedCount() >= goal })
+		deploytest.Eventually(t, 30*time.Second, "acknowledged blocks", func() bool { return w.ackedCount() >= goal })
 	}
 	acked(100)
-	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+	if err := p.Cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	old := takeLeases(t, dir)
-	if err := p.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+	if err := p.Cmd.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
 	acked(100)
@@ -55,7 +56,7 @@ func TestStoppedServerGoesOn(t *testing.T) {
 
 	db := openCatalog(t, dir)
 	for _, l := range old {
-		eventually(t, 30*time.Second, "lease "+l.Name+" taken again", func() bool {
+		deploytest.Eventually(t, 30*time.Second, "lease "+l.Name+" taken again", func() bool {
 			for _, now := range leases(t, db) {
 				if now.Name == l.Name && now.Epoch > l.Epoch+1 { // l.Epoch+1 was ours
 					return true
@@ -64,7 +65,7 @@ func TestStoppedServerGoesOn(t *testing.T) {
 			return false
 		})
 	}
-	p.stop()
+	p.Stop()
 }
 
 // takeLeases waits until all leases have expired and takes them, for a moment. It returns them as they were.
@@ -76,7 +77,7 @@ func takeLeases(t *testing.T, dir string) []catalog.Lease {
 		t.Fatal("no leases are held")
 	}
 	for _, l := range old {
-		eventually(t, 2*leaseExpiry, "lease "+l.Name+" expired", func() bool {
+		deploytest.Eventually(t, 2*leaseExpiry, "lease "+l.Name+" expired", func() bool {
 			_, err := db.AcquireLease(t.Context(), l.Name, "heir", time.Second)
 			if err != nil && !errors.Is(err, catalog.ErrHeld) {
 				t.Fatal(err)
@@ -120,39 +121,39 @@ func TestKillAtStartAndDrain(t *testing.T) {
 		t.Skip("kills take half a minute; run without -short")
 	}
 	const rounds = 8
-	dir := newDataDir(t)
+	dir := deploytest.NewDataDir(t)
 	w := newWriter(10)
 	longest := time.Second // a start, from the process to "ready"
 	for i := range rounds {
 		for range 3 {
-			killAfter(t, exec.Command(binary(t), serveArgs(dir)...), rand.N(longest))
+			killAfter(t, exec.Command(deploytest.Binary(t), deploytest.ServeArgs(dir)...), rand.N(longest))
 		}
 		begin := time.Now()
 		p := startServe(t, dir)
 		longest = time.Since(begin)
 		if err := w.register(t.Context(), p); err != nil {
-			t.Fatalf("round %d: %v\n%s", i, err, p.logTail())
+			t.Fatalf("round %d: %v\n%s", i, err, p.LogTail())
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); w.run(ctx, p, 8) }()
 		goal := w.ackedCount() + 50
-		eventually(t, 30*time.Second, fmt.Sprintf("acknowledged blocks in round %d", i), func() bool { return w.ackedCount() >= goal })
-		if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		deploytest.Eventually(t, 30*time.Second, fmt.Sprintf("acknowledged blocks in round %d", i), func() bool { return w.ackedCount() >= goal })
+		if err := p.Cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Fatal(err)
 		}
 		select {
 		case <-time.After(rand.N(100 * time.Millisecond)): // the moment of the kill is the matter of the test
-		case <-p.exited:
+		case <-p.Exited:
 		}
-		p.kill()
+		p.Kill()
 		cancel()
 		<-done
 	}
 	p := startServe(t, dir)
 	checkAcked(t, p, w)
 	t.Logf("%d blocks acknowledged; a start took %v", w.ackedCount(), longest.Round(time.Millisecond))
-	p.stop()
+	p.Stop()
 }
 
 // killAfter starts cmd and kills it after d, whatever it has come to.

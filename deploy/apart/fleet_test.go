@@ -1,4 +1,4 @@
-package deploy_test
+package apart_test
 
 import (
 	"bytes"
@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/micromegas-go/micromegas/deploy/deploytest"
 	"github.com/micromegas-go/micromegas/schemas/telemetry"
 	"github.com/micromegas-go/micromegas/schemas/wire"
 )
@@ -110,20 +111,20 @@ func (s *sender) block(table string) (telemetry.ID, []byte, posted) {
 	end := time.Now().UnixNano()
 	begin := end - rows*1000
 	ticks := func(t int64) int64 { return 1 + t - s.process.StartTime }
-	var e emitter
+	var e deploytest.Emitter
 	for i := range rows {
 		switch at := ticks(begin) + i*1000; table {
 		case "log_entries":
-			e.log(at, uint32(2+i%4), "fleet", fmt.Sprintf("block %d entry %d", n, i))
+			e.Log(at, uint32(2+i%4), "fleet", fmt.Sprintf("block %d entry %d", n, i))
 		case "measures":
-			e.float(at, "fleet", "frame_time", "ms", float64(n)+float64(i)/1000)
+			e.Float(at, "fleet", "frame_time", "ms", float64(n)+float64(i)/1000)
 		}
 	}
 	b := telemetry.Block{
 		ID: telemetry.NewID(), StreamID: s.streams[table].ID, ProcessID: s.process.ID, NbObjects: int32(rows), ObjectOffset: n * rows,
 		BeginTicks: ticks(begin), EndTicks: ticks(end), BeginTime: begin, EndTime: end,
 	}
-	return b.ID, e.body(b), posted{table: table, rows: int(rows), begin: begin, end: end}
+	return b.ID, e.Body(b), posted{table: table, rows: int(rows), begin: begin, end: end}
 }
 
 // post sends a body until it is acknowledged, alternating between the gateways; false when ctx ended, or time was over.

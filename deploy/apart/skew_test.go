@@ -1,4 +1,4 @@
-package deploy_test
+package apart_test
 
 import (
 	"context"
@@ -22,7 +22,11 @@ const skewVariable = "CLOCK_OFFSET_SECONDS"
 // comes from the build cache.
 func skewedBinary(t *testing.T) string {
 	t.Helper()
-	source := filepath.Join(runtime.GOROOT(), "src", "time", "time.go")
+	root, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	source := filepath.Join(strings.TrimSpace(string(root)), "src", "time", "time.go")
 	text, err := os.ReadFile(source)
 	if err != nil {
 		t.Fatal(err)
@@ -58,7 +62,7 @@ var wallOffset = func() (n int64) {
 		}
 	}
 	path := filepath.Join(dir, "micromegas")
-	out, err := exec.Command("go", "build", "-overlay", filepath.Join(dir, "overlay.json"), "-o", path, "..").CombinedOutput()
+	out, err := exec.Command("go", "build", "-overlay", filepath.Join(dir, "overlay.json"), "-o", path, "github.com/micromegas-go/micromegas").CombinedOutput()
 	if err != nil {
 		t.Fatalf("build with a skewed clock: %v\n%s", err, out)
 	}
@@ -91,7 +95,7 @@ func TestClockOneHourOff(t *testing.T) {
 	letPass(5 * time.Second)
 	for _, role := range []string{"workers", "materializers"} { // each of them gets its turn as an owner
 		for _, m := range members[role] {
-			m.process().kill()
+			m.process().Kill()
 			letPass(4 * time.Second)
 			m.start()
 			letPass(time.Second)

@@ -1,4 +1,4 @@
-package deploy_test
+package apart_test
 
 import (
 	"context"

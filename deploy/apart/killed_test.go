@@ -1,4 +1,4 @@
-package deploy_test
+package apart_test
 
 import (
 	"context"
@@ -15,13 +15,14 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/micromegas-go/micromegas/deploy/deploytest"
 	"github.com/micromegas-go/micromegas/schemas/catalog"
 	"github.com/micromegas-go/micromegas/schemas/lake"
 )
 
 // The whole of TestKilledInTurn is one command:
 //
-//	go test ./deploy -run TestKilledInTurn -v -timeout 20m -killed.for 2m -killed.rounds 1000 -killed.rate 50000
+//	go test ./deploy/apart -run TestKilledInTurn -v -timeout 20m -killed.for 2m -killed.rounds 1000 -killed.rate 50000
 //
 // It prints its seed; -killed.seed repeats it.
 var (
@@ -66,7 +67,7 @@ func TestKilledInTurn(t *testing.T) {
 	for deadline := time.Now().Add(*killedFor); time.Now().Before(deadline); kills++ {
 		next := time.After(killEvery)
 		m := order[kills%len(order)]
-		m.process().kill()
+		m.process().Kill()
 		m.start()
 		<-next
 	}
@@ -224,8 +225,8 @@ func (r *roundTrips) report(t *testing.T) {
 func checkNothingLeft(t *testing.T, c *cluster, members map[string][]*member) {
 	t.Helper()
 	limit := int64(busKeep)/busShards(members["workers"][0].process()) + trimSlack
-	eventually(t, time.Minute, "everything archived and trimmed", func() bool {
-		for _, s := range members["workers"][0].process().status()["shards"].([]any) {
+	deploytest.Eventually(t, time.Minute, "everything archived and trimmed", func() bool {
+		for _, s := range members["workers"][0].process().Status()["shards"].([]any) {
 			shard := s.(map[string]any)
 			if shard["archive_lag"].(float64) > 0 || int64(shard["bytes"].(float64)) > limit {
 				return false
@@ -235,7 +236,7 @@ func checkNothingLeft(t *testing.T, c *cluster, members map[string][]*member) {
 	})
 	for _, role := range []string{"gateway", "workers", "materializers", "query"} {
 		for _, m := range members[role] {
-			m.process().stop()
+			m.process().Stop()
 		}
 	}
 	cat, l := c.openCatalog(), c.openLake()
@@ -272,7 +273,7 @@ func checkNothingLeft(t *testing.T, c *cluster, members map[string][]*member) {
 // trimSlack is what may be on a stream beyond its part of what is kept: steps of trimming, and what came since the last look.
 const trimSlack = 12 << 20
 
-func busShards(p *process) int64 { return int64(len(p.status()["shards"].([]any))) }
+func busShards(p *deploytest.Process) int64 { return int64(len(p.Status()["shards"].([]any))) }
 
 // namedKeys lists the objects that rows name: packs, adopted bodies aside, and live partitions.
 func namedKeys(t *testing.T, cat catalog.Catalog) []string {

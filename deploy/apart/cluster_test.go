@@ -1,4 +1,4 @@
-package deploy_test
+package apart_test
 
 import (
 	"cmp"
@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/micromegas-go/micromegas/deploy/deploytest"
 	"github.com/micromegas-go/micromegas/deploy/parts"
 	"github.com/micromegas-go/micromegas/query/client"
 	"github.com/micromegas-go/micromegas/schemas/catalog"
@@ -51,7 +52,7 @@ type member struct {
 	flight  string
 
 	mu     sync.Mutex
-	now    *process
+	now    *deploytest.Process
 	starts int
 	client *client.Client
 }
@@ -70,7 +71,7 @@ func newCluster(t testing.TB, o clusterOptions) *cluster {
 	if testing.Short() {
 		t.Skip("starts servers and processes; run without -short")
 	}
-	c := &cluster{t: t, dir: newDataDir(t)}
+	c := &cluster{t: t, dir: deploytest.NewDataDir(t)}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*partsTimeout) // the servers are built when that was never done
 	defer cancel()
 	servers := cmp.Or(o.natsServers, 3)
@@ -145,7 +146,7 @@ func (m *member) command() *exec.Cmd {
 	}, m.args...)
 	program := m.program
 	if program == "" {
-		program = binary(m.cluster.t)
+		program = deploytest.Binary(m.cluster.t)
 	}
 	cmd := exec.Command(program, args...)
 	cmd.Env = os.Environ()
@@ -160,19 +161,19 @@ func (m *member) command() *exec.Cmd {
 // start starts the process, which must not run, and waits until it is ready. Only the test's own goroutine may call it.
 func (m *member) start() {
 	m.cluster.t.Helper()
-	p := startCommand(m.cluster.t, filepath.Join(m.cluster.dir, m.name), m.command())
+	p := deploytest.StartCommand(m.cluster.t, filepath.Join(m.cluster.dir, m.name), m.command())
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.now = p
 	m.starts++
-	m.http = strings.TrimPrefix(p.http, "http://")
-	if p.flight != "" {
-		m.flight = p.flight
+	m.http = strings.TrimPrefix(p.HTTP, "http://")
+	if p.Flight != "" {
+		m.flight = p.Flight
 	}
 }
 
 // process is the one that runs now, or ran last.
-func (m *member) process() *process {
+func (m *member) process() *deploytest.Process {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.now
@@ -218,7 +219,7 @@ func (m *member) ask(ctx context.Context, sql string, begin, end time.Time) (ans
 		if err != nil {
 			return answer{}, err
 		}
-		a.rows = appendRows(a.rows, batch)
+		a.rows = deploytest.AppendRows(a.rows, batch)
 		batch.Release()
 	}
 }
@@ -251,7 +252,7 @@ func (c *cluster) logTails() string {
 	defer c.mu.Unlock()
 	var b strings.Builder
 	for _, m := range c.members {
-		fmt.Fprintf(&b, "--- %s (%s)\n%s\n", m.name, m.roles, m.process().logTail())
+		fmt.Fprintf(&b, "--- %s (%s)\n%s\n", m.name, m.roles, m.process().LogTail())
 	}
 	return b.String()
 }

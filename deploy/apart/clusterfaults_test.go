@@ -1,7 +1,8 @@
-package deploy_test
+package apart_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/micromegas-go/micromegas/deploy/deploytest"
 	"github.com/micromegas-go/micromegas/deploy/parts"
 )
 
@@ -61,6 +63,12 @@ type fault struct {
 	typed codes.Code
 }
 
+// The whole of TestFaultsBetweenParts is one command; without the flag each fault lasts half as long, but for what hangs, and
+// for NATS servers, whose elections take as long as they take:
+//
+//	go test ./deploy/apart -run TestFaultsBetweenParts -v -timeout 20m -faults.for 1
+var faultsFor = flag.Float64("faults.for", 0.5, "share of the durations of TestFaultsBetweenParts")
+
 const (
 	faultRate     = 5_000            // events a second that flow meanwhile
 	faultSettle   = 2 * time.Second  // of load before and after
@@ -68,7 +76,7 @@ const (
 	faultQuery    = 15 * time.Second // longest answer of a query, also when it is an error
 	downFor       = 30 * time.Second // of PostgreSQL
 	shortlyBroken = 10 * time.Second
-	busBroken     = 20 * time.Second // of a NATS server: elections take up to 9 s, and clients move after that
+	busBroken     = 20 * time.Second // what hangs, and NATS servers: elections take up to 9 s, and clients move after that
 )
 
 // faults are what a deployment meets; TestFaultsBetweenParts has them one after the other on one deployment.
@@ -84,7 +92,7 @@ var faults = []fault{
 		end:   func(r *rig) error { return r.toPostgres.Heal() },
 	},
 	{
-		name: "PostgreSQL hangs", lasts: shortlyBroken, acks: 3 * time.Second, typed: codes.Unavailable,
+		name: "PostgreSQL hangs", lasts: busBroken, acks: 3 * time.Second, typed: codes.Unavailable,
 		begin: func(r *rig) error { return r.postgres.Pause() },
 		end:   func(r *rig) error { return r.postgres.Resume() },
 	},
@@ -164,6 +172,9 @@ func (r *rig) readOnly(on bool) error {
 func TestFaultsBetweenParts(t *testing.T) {
 	r := newRig(t)
 	for _, f := range faults {
+		if f.lasts != busBroken {
+			f.lasts = time.Duration(*faultsFor * float64(f.lasts))
+		}
 		t.Run(f.name, func(t *testing.T) { r.meet(t, f) })
 	}
 }
@@ -232,7 +243,7 @@ func (r *rig) catchUp(t *testing.T) {
 			t.Logf("last answer: %s\n%s", last, r.logTails())
 		}
 	}()
-	eventually(t, faultCatchUp, "an answer without a doubt", func() bool {
+	deploytest.Eventually(t, faultCatchUp, "an answer without a doubt", func() bool {
 		for _, table := range []string{"log_entries", "measures", "blocks"} {
 			ctx, cancel := context.WithTimeout(t.Context(), faultQuery)
 			a, err := r.members["query"][0].ask(ctx, "SELECT count(*) FROM "+table, time.Time{}, time.Time{})
