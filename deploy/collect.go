@@ -3,9 +3,11 @@ package deploy
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
+	"github.com/micromegas-go/micromegas/schemas/bus"
 	"github.com/micromegas-go/micromegas/schemas/catalog"
 	"github.com/micromegas-go/micromegas/schemas/lake"
 )
@@ -75,16 +77,13 @@ func (s *Stack) archiveLags(ctx context.Context) bool {
 	if err != nil {
 		return true
 	}
-	for _, shard := range s.bus.Shards() {
-		head, err := s.bus.Head(ctx, shard)
-		if err != nil {
-			return true
-		}
-		if done[catalog.ShardID{Class: byte(shard.Class), Gen: head.Gen, Shard: shard.Shard}] < head.Seq {
-			return true
-		}
+	heads, err := s.heads(ctx)
+	if err != nil {
+		return true
 	}
-	return false
+	return slices.ContainsFunc(heads, func(h bus.Position) bool {
+		return done[catalog.ShardID{Class: byte(h.Class), Gen: h.Gen, Shard: h.Shard.Shard}] < h.Seq
+	})
 }
 
 // The collector must know the longest query of any process. Each process that answers queries leaves its timeout in the

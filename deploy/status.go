@@ -9,7 +9,10 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/micromegas-go/micromegas/gateway"
+	"github.com/micromegas-go/micromegas/schemas/bus"
 	"github.com/micromegas-go/micromegas/schemas/catalog"
 )
 
@@ -65,12 +68,22 @@ func (s *Stack) missing(ctx context.Context) []string {
 
 // probeBus asks whether every shard has a leader.
 func (s *Stack) probeBus(ctx context.Context) error {
-	for _, shard := range s.bus.Shards() {
-		if _, err := s.bus.Head(ctx, shard); err != nil {
+	_, err := s.heads(ctx)
+	return err
+}
+
+// heads asks for the last positions of all shards at once: in a cluster each takes some rounds between its servers.
+func (s *Stack) heads(ctx context.Context) ([]bus.Position, error) {
+	shards := s.bus.Shards()
+	heads := make([]bus.Position, len(shards))
+	g, ctx := errgroup.WithContext(ctx)
+	for i, shard := range shards {
+		g.Go(func() (err error) {
+			heads[i], err = s.bus.Head(ctx, shard)
 			return err
-		}
+		})
 	}
-	return nil
+	return heads, g.Wait()
 }
 
 // status is the body of /status.

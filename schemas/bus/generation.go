@@ -322,9 +322,9 @@ func (b *Bus) ensureStream(ctx context.Context, s *shard, v *verdict) (streamSta
 	if err := checkStream(info.Config, want); err != nil {
 		return streamState{}, err
 	}
-	bound := info.Config.Metadata[catalogMetadata]
-	if b.cfg.Catalog != "" && bound != "" && bound != b.cfg.Catalog {
-		return streamState{}, fmt.Errorf("stream %s belongs to another catalog: two data folders cannot share a bus, each would trim what the other has not archived", s.name)
+	bound, err := b.boundTo(info.Config)
+	if err != nil {
+		return streamState{}, err
 	}
 	if got := info.Config; got.MaxBytes != want.MaxBytes || got.Replicas != want.Replicas || got.Duplicates != want.Duplicates || bound != b.cfg.Catalog && b.cfg.Catalog != "" {
 		got.Metadata = want.Metadata
@@ -334,6 +334,15 @@ func (b *Bus) ensureStream(ctx context.Context, s *shard, v *verdict) (streamSta
 		}
 	}
 	return stateOf(info), nil
+}
+
+// boundTo returns the catalog that a stream says it belongs to, "" when it says none, and refuses another's.
+func (b *Bus) boundTo(cfg jetstream.StreamConfig) (string, error) {
+	bound := cfg.Metadata[catalogMetadata]
+	if b.cfg.Catalog != "" && bound != "" && bound != b.cfg.Catalog {
+		return "", fmt.Errorf("stream %s belongs to another catalog: two deployments cannot share a bus, each would trim what the other has not archived", cfg.Name)
+	}
+	return bound, nil
 }
 
 // checkStream refuses a stream that could lose frames.

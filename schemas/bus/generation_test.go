@@ -225,4 +225,20 @@ func testBusOfAnotherCatalogIsRefused(t *testing.T, e *bustest.Env) {
 	if err := open("other"); err == nil || !strings.Contains(err.Error(), "belongs to another catalog") {
 		t.Errorf("another catalog: %v", err)
 	}
+	// One that knows no generation and wants more shards makes nothing before it is refused.
+	stranger := *e
+	stranger.Generations = bustest.NewGenerations()
+	_, err := stranger.TryOpen(t, func(c *bus.Config) { c.Catalog, c.ShardsPerClass = "other", 3 })
+	if err == nil || !strings.Contains(err.Error(), "belongs to another catalog") {
+		t.Errorf("another catalog with more shards: %v", err)
+	}
+	js, err := e.Connect(t).JetStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range js.StreamNames() {
+		if strings.HasSuffix(name, "-2") {
+			t.Errorf("stream %s was made on a foreign bus", name)
+		}
+	}
 }

@@ -63,6 +63,9 @@ func (b *Bus) prepare(ctx context.Context) error {
 	if err := b.checkShardCount(ctx); err != nil {
 		return err
 	}
+	if err := b.checkBinding(ctx); err != nil {
+		return err
+	}
 	if err := b.chooseReplicas(ctx); err != nil {
 		return err
 	}
@@ -115,6 +118,21 @@ func (b *Bus) checkShardCount(ctx context.Context) error {
 		return fmt.Errorf("%w: %d are configured, and there are %d", ErrShardCount, b.cfg.ShardsPerClass, count)
 	}
 	return nil
+}
+
+// checkBinding refuses a bus of another catalog before anything is made on it. Every bus has the first shard.
+func (b *Bus) checkBinding(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	stream, err := b.js.Stream(ctx, Shard{Class: classes[0]}.stream())
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("first stream: %w", err)
+	}
+	_, err = b.boundTo(stream.CachedInfo().Config)
+	return err
 }
 
 // chooseReplicas decides how many copies a stream gets that is made, and makes the stream of dead letters with them.
