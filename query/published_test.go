@@ -269,7 +269,11 @@ func checkDictionaries(c sqltest.Case, got *sqltest.Result) error {
 
 // TestExpressionsInPython runs expressions and statements with their values through the Python client.
 func TestExpressionsInPython(t *testing.T) {
-	address, _ := startPublished(t, nil)
+	querytest.EachHome(t, testing.TB.TempDir, testExpressionsInPython)
+}
+
+func testExpressionsInPython(t *testing.T, home *querytest.Home) {
+	address, _ := startPublished(t, home)
 	all := readPublished(t, filepath.Join(ours, "expressions.sql"), 290, false, rows(sqltest.CheckValue))
 	all = append(all, readPublished(t, filepath.Join(ours, "statements.sql"), 55, false, rows(sqltest.CheckRows))...)
 	runPublished(t, address, all)
@@ -278,7 +282,11 @@ func TestExpressionsInPython(t *testing.T) {
 // TestRefusalsInPython runs what must not run: the client gets the reason, nothing reaches the engine, and the server
 // goes on.
 func TestRefusalsInPython(t *testing.T) {
-	address, passed := startPublished(t, nil)
+	querytest.EachHome(t, testing.TB.TempDir, testRefusalsInPython)
+}
+
+func testRefusalsInPython(t *testing.T, home *querytest.Home) {
+	address, passed := startPublished(t, home)
 	all := readPublished(t, filepath.Join(ours, "refused.sql"), 50, false, func(c sqltest.Case, a *answer) error {
 		want := c.Expected()
 		if strings.HasPrefix(want, "a scope trick") {
@@ -295,7 +303,11 @@ func TestRefusalsInPython(t *testing.T) {
 
 // TestErrorsInPython runs what fails by the client's fault.
 func TestErrorsInPython(t *testing.T) {
-	address, _ := startPublished(t, nil)
+	querytest.EachHome(t, testing.TB.TempDir, testErrorsInPython)
+}
+
+func testErrorsInPython(t *testing.T, home *querytest.Home) {
+	address, _ := startPublished(t, home)
 	runPublished(t, address, readPublished(t, filepath.Join(ours, "errors.sql"), 17, false, func(c sqltest.Case, a *answer) error {
 		return a.failed(c.Expected(), "ArrowInvalid")
 	}))

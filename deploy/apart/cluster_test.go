@@ -62,6 +62,7 @@ const partsTimeout = 60 * time.Second // for the start of one server
 // clusterOptions are the parts of a cluster that differ from test to test.
 type clusterOptions struct {
 	natsServers int               // 0 = 3
+	nats        parts.NATSOptions // who is let in, and how
 	env         map[string]string // added to, or in place of, what points to the real servers
 }
 
@@ -81,7 +82,7 @@ func newCluster(t testing.TB, o clusterOptions) *cluster {
 		c.postgres, errs[0] = parts.StartPostgres(ctx, filepath.Join(c.dir, "postgres"), parts.PostgresOptions{})
 	})
 	wg.Go(func() { c.s3, errs[1] = parts.StartS3(ctx, filepath.Join(c.dir, "s3")) })
-	wg.Go(func() { c.nats, errs[2] = parts.StartNATS(ctx, filepath.Join(c.dir, "nats"), servers) })
+	wg.Go(func() { c.nats, errs[2] = parts.StartNATS(ctx, filepath.Join(c.dir, "nats"), servers, o.nats) })
 	wg.Wait()
 	t.Cleanup(c.stopServers)
 	if err := errors.Join(errs[:]...); err != nil {

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/micromegas-go/micromegas/deploy/parts"
 	"github.com/micromegas-go/micromegas/schemas/lake"
 )
 
@@ -43,7 +44,7 @@ func mustRefuse(t *testing.T, m *member, secrets []string, texts ...string) {
 // TestWrongDeploymentsAreRefused starts processes that are told something wrong beside a deployment that works: each must
 // refuse at once, in a sentence that says which part and what to do, and the deployment must not notice.
 func TestWrongDeploymentsAreRefused(t *testing.T) {
-	c := newCluster(t, clusterOptions{natsServers: 1})
+	c := newCluster(t, clusterOptions{natsServers: 1, nats: parts.NATSOptions{User: "micromegas", Password: "right"}})
 	c.start("first", "gateway,workers,materializers,query", "--bus-shards", "2")
 	place := func(name string, env map[string]string, args ...string) *member {
 		return &member{cluster: c, name: name, roles: "gateway,workers", env: env, args: args, http: "127.0.0.1:0", flight: "127.0.0.1:0"}
@@ -62,6 +63,10 @@ func TestWrongDeploymentsAreRefused(t *testing.T) {
 	t.Run("bucket of S3", func(t *testing.T) {
 		wrong := strings.Replace(c.env["MICROMEGAS_OBJECT_STORE_URI"], "lake", "nowhere", 1)
 		mustRefuse(t, place("bucket", map[string]string{"MICROMEGAS_OBJECT_STORE_URI": wrong}), nil, "object store", "nowhere", "no such bucket")
+	})
+	t.Run("password of NATS", func(t *testing.T) {
+		wrong := strings.Replace(c.env["MICROMEGAS_NATS_URL"], "right@", "canary@", 1)
+		mustRefuse(t, place("nats", map[string]string{"MICROMEGAS_NATS_URL": wrong}), []string{"canary"}, "bus", "credentials")
 	})
 	t.Run("another lake", func(t *testing.T) {
 		mustRefuse(t, place("lake", map[string]string{"MICROMEGAS_OBJECT_STORE_URI": c.s3.URI("other")}), nil, "bucket", "does not belong")
