@@ -35,16 +35,13 @@ type Catalog interface {
 	// that restarts under its old name need not wait). Each acquisition gets an epoch one above the last.
 	// While another owner holds it the error is a *HeldError. Times are the store's (Now).
 	AcquireLease(ctx context.Context, name, owner string, ttl time.Duration) (Lease, error)
-	// RenewLease extends the lease from now by ttl. It must fail with ErrLeaseLost when another acquisition took place,
-	// or the lease was released; a lease that expired and that nobody took is renewed.
-	RenewLease(ctx context.Context, l Lease, ttl time.Duration) (Lease, error)
 	// ReleaseLease lets the next owner in at once. ErrLeaseLost when the lease is no longer the caller's.
 	ReleaseLease(ctx context.Context, l Lease) error
 	// Leases returns all leases ever taken and not forgotten, ordered by name; released and expired ones too.
 	Leases(ctx context.Context) ([]Lease, error)
-	// KeepLeases extends those of held that are still the caller's from now by ttl, as RenewLease does, and returns all leases
-	// as they are afterwards, ordered by name, and the store's clock at that moment. One that was lost is no error: its row
-	// says so. Without held it only reads. It is one round trip, since every process does it several times a second.
+	// KeepLeases extends those of held that are still the caller's from now by ttl, also those that expired and that nobody
+	// took, and returns all leases as they are afterwards, ordered by name, and the store's clock at that moment. One that another
+	// acquisition or a release took is no error: its row says so. Without held it only reads. It is one round trip, since every process does it several times a second.
 	KeepLeases(ctx context.Context, held []Lease, ttl time.Duration) (all []Lease, now int64, err error)
 	// ForgetLeases removes the leases whose name begins with prefix and that were released, or expired before a time of the
 	// store's clock. Their epochs start over: it is for names that guard no checkpoint.

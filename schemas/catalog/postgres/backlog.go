@@ -79,7 +79,7 @@ func (db *DB) ClaimBacklog(ctx context.Context, consumer, owner string, ttl time
 	return c, true, nil
 }
 
-// RenewBacklog implements catalog.Catalog. Like RenewLease it does not wait for the disk.
+// RenewBacklog implements catalog.Catalog. Like KeepLeases it does not wait for the disk.
 func (db *DB) RenewBacklog(ctx context.Context, c catalog.Backlog, ttl time.Duration) (now catalog.Backlog, err error) {
 	found := false
 	what := fmt.Sprintf("renew claim on backlog range %d", c.RangeNo)

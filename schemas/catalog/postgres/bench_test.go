@@ -241,7 +241,7 @@ func BenchmarkLease(b *testing.B) {
 	}
 	report, n := meter(b), 0
 	for b.Loop() {
-		if _, err := db.RenewLease(b.Context(), l, time.Minute); err != nil {
+		if _, _, err := db.KeepLeases(b.Context(), []catalog.Lease{l}, time.Minute); err != nil {
 			b.Fatal(err)
 		}
 		n++

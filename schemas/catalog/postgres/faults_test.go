@@ -291,10 +291,13 @@ func TestPausedServerBlocksNobodyForLonger(t *testing.T) {
 			}
 			return err
 		},
-		"renewal": func(ctx context.Context) error { _, err := db.RenewLease(ctx, l, time.Minute); return err },
-		"read":    func(ctx context.Context) error { _, err := db.Partitions(ctx, 0); return err },
-		"blocks":  func(ctx context.Context) error { _, _, err := db.BlocksSince(ctx, nil, 0); return err },
-		"ping":    func(ctx context.Context) error { return db.Ping(ctx) },
+		"renewal": func(ctx context.Context) error {
+			_, _, err := db.KeepLeases(ctx, []catalog.Lease{l}, time.Minute)
+			return err
+		},
+		"read":   func(ctx context.Context) error { _, err := db.Partitions(ctx, 0); return err },
+		"blocks": func(ctx context.Context) error { _, _, err := db.BlocksSince(ctx, nil, 0); return err },
+		"ping":   func(ctx context.Context) error { return db.Ping(ctx) },
 		"open": func(ctx context.Context) error {
 			_, err := Open(ctx, p.URL("micromegas"), slog.New(slog.DiscardHandler))
 			return err

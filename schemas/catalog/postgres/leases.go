@@ -14,7 +14,9 @@ const selectLeases = `SELECT name, owner, epoch, expires FROM leases ORDER BY na
 const renewLeases = "UPDATE leases AS l SET expires = " + storeClock + ` + $4 FROM unnest($1::text[], $2::text[], $3::bigint[]) AS h(name, owner, epoch)
 WHERE l.name = h.name AND l.owner = h.owner AND l.epoch = h.epoch AND l.owner <> ''`
 
-// KeepLeases implements catalog.Catalog. Like RenewLease it does not wait for the disk.
+// KeepLeases implements catalog.Catalog. It does not wait for the disk: should the server fall at this moment, the leases expire
+// as if this heartbeat had been missed. Then another owner may come while this one still believes in its lease, which the
+// compare of epochs settles, as it does for a paused owner. An epoch itself is always on disk before it is used.
 func (db *DB) KeepLeases(ctx context.Context, held []catalog.Lease, ttl time.Duration) (all []catalog.Lease, now int64, err error) {
 	run := db.read
 	var names, owners []string

@@ -14,7 +14,7 @@ import (
 // storeClock is the server's clock in nanoseconds, of the moment at which it is evaluated. The server has microseconds.
 const storeClock = "((extract(epoch FROM clock_timestamp()) * 1000000)::bigint * 1000)"
 
-// asyncCommit lets a transaction end before it is on disk: see RenewLease.
+// asyncCommit lets a transaction end before it is on disk: see KeepLeases.
 const asyncCommit = "SELECT set_config('synchronous_commit', 'off', true)"
 
 // Now implements catalog.Catalog.
@@ -105,28 +105,6 @@ func (db *DB) AcquireLease(ctx context.Context, name, owner string, ttl time.Dur
 	default:
 		return lease, nil
 	}
-}
-
-// RenewLease implements catalog.Catalog. It does not wait for the disk: should the server fall at this moment, the lease expires
-// as if this heartbeat had been missed. Then another owner may come while this one still believes in its lease, which the
-// compare of epochs settles, as it does for a paused owner. An epoch itself is always on disk before it is used.
-func (db *DB) RenewLease(ctx context.Context, l catalog.Lease, ttl time.Duration) (catalog.Lease, error) {
-	found := false
-	err := db.repeat(ctx, func(b *batch) {
-		found = false
-		b.exec("renew "+l.Name, asyncCommit)
-		b.query("renew "+l.Name, "UPDATE leases SET expires = "+storeClock+" + $4 WHERE name = $1 AND owner = $2 AND epoch = $3 AND owner <> '' RETURNING expires", func(r pgx.Rows) error {
-			found = true
-			return r.Scan(&l.Expires)
-		}, l.Name, l.Owner, l.Epoch, int64(ttl))
-	})
-	if err == nil && !found {
-		err = fmt.Errorf("renew %s: %w", l.Name, catalog.ErrLeaseLost)
-	}
-	if err != nil {
-		return catalog.Lease{}, err
-	}
-	return l, nil
 }
 
 // ReleaseLease implements catalog.Catalog.

@@ -115,18 +115,6 @@ func (db *DB) AcquireLease(ctx context.Context, name, owner string, ttl time.Dur
 	return lease, nil
 }
 
-// RenewLease implements catalog.Catalog.
-func (db *DB) RenewLease(ctx context.Context, l catalog.Lease, ttl time.Duration) (catalog.Lease, error) {
-	err := db.writer.do(ctx, func(t *tx) error {
-		l.Expires = clock() + int64(ttl)
-		return lost(t.exec(renewLease, l.Expires, l.Name, l.Owner, l.Epoch))
-	})
-	if err != nil {
-		return catalog.Lease{}, fmt.Errorf("renew %s: %w", l.Name, err)
-	}
-	return l, nil
-}
-
 // ReleaseLease implements catalog.Catalog.
 func (db *DB) ReleaseLease(ctx context.Context, l catalog.Lease) error {
 	err := db.writer.do(ctx, func(t *tx) error {
