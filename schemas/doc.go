@@ -33,6 +33,8 @@
 //	flush         a query's request that owners commit up to the head of the bus: read your acks
 //	catalog       the metadata of the lake: registrations, blocks, packs, partitions, leases, checkpoints
 //	lake          the bucket with packs and Parquet files
+//	member        a living process of a role; members share the role's leases evenly
+//	frozen        of a day: its block rows lie in Parquet files of the lake, no longer in the catalog
 //
 // # Who writes and reads which bytes
 //
@@ -47,6 +49,7 @@
 //	          | leases, checkpoints                                     |                                    |
 //	lake      | packs and the keys of all objects (lake/LAYOUT.md)      | workers/archive, materializers,    | workers, materializers, query
 //	          |                                                         | bus (claimed bodies)               |
+//	  frozen  | Parquet files of old block rows (lake/LAYOUT.md)         | workers/freezer                    | workers/archive, query
 //	tables    | columns of the Parquet files and of query results       | materializers, query               | query, its clients, other engines
 //	identity  | keys of callers                                         | operators                          | gateway, query/flight
 package schemas
