@@ -38,6 +38,41 @@ func away(err error) *Error {
 	}
 }
 
+// turn lets one query at a time follow the catalog for all. Who waits for it gives up when its query ends, and does not ask a catalog
+// again that has not answered meanwhile: each would wait as long as the one before.
+type turn struct {
+	place  chan struct{} // holds a token while somebody has the turn
+	failed time.Time     // when the catalog did not answer last; guarded by place, as is err
+	err    error
+}
+
+func newTurn() turn { return turn{place: make(chan struct{}, 1)} }
+
+// do calls f when it is the caller's turn.
+func (t *turn) do(ctx context.Context, f func() error) error {
+	called := time.Now()
+	select {
+	case t.place <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("wait for other queries: %w", ctx.Err())
+	}
+	defer func() { <-t.place }()
+	if t.failed.After(called) {
+		return t.err
+	}
+	err := f()
+	if isAway(err) {
+		t.failed, t.err = time.Now(), err
+	}
+	return err
+}
+
+// isAway reports whether a part of the lake did not answer.
+func isAway(err error) bool {
+	_, ok := errors.AsType[*awayError](err)
+	return ok
+}
+
 // patientCatalog bounds each call to a catalog and says so when it does not answer. What the catalog itself says, and the
 // end of the query, come through as they are.
 type patientCatalog struct{ Catalog }

@@ -7,7 +7,6 @@ import (
 	"math"
 	"os"
 	"slices"
-	"sync"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
@@ -43,7 +42,7 @@ type blockSegments struct {
 	folder  *cacheFolder
 	schema  *arrow.Schema
 
-	mu        sync.Mutex
+	turn      turn                       // of all below
 	started   bool                       // version is known
 	version   int64                      // of the frozen rows that are not in the segments
 	positions map[catalog.ShardID]uint64 // of the rows read
@@ -66,7 +65,7 @@ const (
 )
 
 func newBlockSegments(c Catalog, index *partitionIndex, folder *cacheFolder) *blockSegments {
-	return &blockSegments{catalog: c, index: index, folder: folder, schema: segmentSchema()}
+	return &blockSegments{catalog: c, index: index, folder: folder, schema: segmentSchema(), turn: newTurn()}
 }
 
 // segmentSchema returns the columns of table blocks that are the block's own, and its position.
@@ -82,21 +81,20 @@ func ownFields() []arrow.Field {
 
 // take returns the segments that may meet the range, newest first, and a live set of partitions: together with its files of frozen
 // rows they hold every block archived before the call, once. The caller must release the segments' files.
-func (s *blockSegments) take(ctx context.Context, r *Range) ([]*cachedFile, *partitions, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	live, err := s.refresh(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	var out []*cachedFile
-	for _, g := range slices.Backward(s.list) {
-		if r == nil || g.minBegin <= r.End && g.maxInsert >= r.Begin {
-			g.file.retain()
-			out = append(out, g.file)
+func (s *blockSegments) take(ctx context.Context, r *Range) (out []*cachedFile, live *partitions, err error) {
+	err = s.turn.do(ctx, func() error {
+		if live, err = s.refresh(ctx); err != nil {
+			return err
 		}
-	}
-	return out, live, nil
+		for _, g := range slices.Backward(s.list) {
+			if r == nil || g.minBegin <= r.End && g.maxInsert >= r.Begin {
+				g.file.retain()
+				out = append(out, g.file)
+			}
+		}
+		return nil
+	})
+	return out, live, err
 }
 
 // refresh brings the segments up to date, and returns a live set of their version.
@@ -296,8 +294,5 @@ func (s *blockSegments) clear() {
 	s.list, s.positions, s.started = nil, nil, false
 }
 
-func (s *blockSegments) close() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.clear()
-}
+// close removes the files. No call may be under way.
+func (s *blockSegments) close() { s.clear() }

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"slices"
 	"sort"
-	"sync"
 	"sync/atomic"
 
 	"github.com/micromegas-go/micromegas/schemas/catalog"
@@ -19,8 +18,8 @@ type partitionIndex struct {
 	catalog Catalog
 	current atomic.Pointer[partitions]
 
-	mu sync.Mutex       // of refresh
-	in map[int64]string // part number → view, of every partition held
+	turn turn             // of refresh
+	in   map[int64]string // part number → view, of every partition held
 }
 
 // partitions is the live set at one commit number.
@@ -37,15 +36,22 @@ type viewPartitions struct {
 }
 
 func newPartitionIndex(c Catalog) *partitionIndex {
-	x := &partitionIndex{catalog: c, in: make(map[int64]string)}
+	x := &partitionIndex{catalog: c, turn: newTurn(), in: make(map[int64]string)}
 	x.current.Store(&partitions{views: map[string]*viewPartitions{}})
 	return x
 }
 
 // refresh brings the index to the catalog's commit number as of a moment after the call, and returns the live set.
-func (x *partitionIndex) refresh(ctx context.Context) (*partitions, error) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
+func (x *partitionIndex) refresh(ctx context.Context) (live *partitions, err error) {
+	err = x.turn.do(ctx, func() error {
+		live, err = x.follow(ctx)
+		return err
+	})
+	return live, err
+}
+
+// follow is refresh for the one whose turn it is.
+func (x *partitionIndex) follow(ctx context.Context) (*partitions, error) {
 	old := x.current.Load()
 	delta, err := x.catalog.Partitions(ctx, old.commitNo)
 	if err != nil {

@@ -2,13 +2,19 @@ package query
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/micromegas-go/micromegas/schemas/catalog"
+	"github.com/micromegas-go/micromegas/schemas/tables"
 )
 
 // deltas is a catalog whose partitions change by hand.
@@ -161,4 +167,55 @@ func BenchmarkRefresh100k(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// silent is a catalog that never answers.
+type silent struct{ Catalog }
+
+func (silent) Partitions(ctx context.Context, _ int64) (catalog.PartitionDelta, error) {
+	<-ctx.Done()
+	return catalog.PartitionDelta{}, ctx.Err()
+}
+
+func (silent) ArchivePositions(ctx context.Context) (map[catalog.ShardID]uint64, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// TestQueriesWaitForASilentCatalogTogether has many queries follow a catalog that hangs: each is told after one timeout, not after
+// those of all before it, and one that is cancelled goes at once.
+func TestQueriesWaitForASilentCatalogTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := patientCatalog{silent{}}
+		index := newPartitionIndex(c)
+		s := &snapshots{blocks: newBlockSegments(c, index, nil), processes: newLayers(tables.Must("processes"), nil, processSource(c), slog.New(slog.DiscardHandler))}
+		begun := time.Now()
+		var wg sync.WaitGroup
+		for i := range 10 {
+			for name, follow := range map[string]func() error{
+				"partitions": func() error { _, err := index.refresh(t.Context()); return err },
+				"blocks":     func() error { _, _, err := s.blocks.take(t.Context(), nil); return err },
+				"processes":  func() error { _, err := s.processes.take(t.Context()); return err },
+			} {
+				wg.Go(func() {
+					time.Sleep(time.Duration(i) * catalogTimeout / 100)
+					if err := follow(); !isAway(err) {
+						t.Errorf("%s: error %v, want one that says that the catalog is away", name, err)
+					}
+				})
+			}
+		}
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), catalogTimeout/10)
+			defer cancel()
+			if _, err := index.refresh(ctx); !errors.Is(err, context.DeadlineExceeded) || time.Since(begun) != catalogTimeout/10 {
+				t.Errorf("cancelled query: error %v after %v", err, time.Since(begun))
+			}
+		})
+		wg.Wait()
+		if took := time.Since(begun); took > catalogTimeout {
+			t.Errorf("the last query was told after %v, want %v", took, catalogTimeout)
+		}
+		s.processes.close()
+	})
 }

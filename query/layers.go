@@ -116,7 +116,7 @@ func (l *layers) take(ctx context.Context) ([]*cachedFile, error) {
 		case <-ctx.Done():
 			return nil, fmt.Errorf("wait for %s: %w", l.table.Name, ctx.Err())
 		}
-		if look.err != nil && look.begun.After(called) {
+		if look.err != nil && (look.begun.After(called) || isAway(look.err)) { // the next one would hang as long
 			return nil, fmt.Errorf("bring %s up to date: %w", l.table.Name, look.err)
 		}
 	}
