@@ -43,6 +43,7 @@ type Bus struct {
 	outage  outage
 
 	inCluster atomic.Bool // see clustered
+	claimAge  time.Duration
 }
 
 // link is one uninterrupted stay of the connection: its context ends when the connection is cut, so that whoever waits
@@ -85,7 +86,7 @@ func Open(ctx context.Context, nc *nats.Conn, store GenerationStore, objects Obj
 	if err != nil {
 		return nil, fmt.Errorf("open bus: %w", err)
 	}
-	b := &Bus{nc: nc, js: js, store: store, objects: objects, cfg: cfg, log: log, byShard: map[Shard]*shard{}, recheck: make(chan struct{}, 1)}
+	b := &Bus{nc: nc, js: js, store: store, objects: objects, cfg: cfg, log: log, byShard: map[Shard]*shard{}, recheck: make(chan struct{}, 1), claimAge: claimAge}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	b.newLink()
 	for _, class := range classes {

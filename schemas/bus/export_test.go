@@ -12,3 +12,6 @@ func (r *Reader) Forget(ctx context.Context) error {
 
 // Distrust makes r ask at its next turn whether the stream holds more, for tests.
 func (r *Reader) Distrust() { r.heard = time.Now().Add(-2 * stallAfter) }
+
+// SetClaimAge sets how old an oversize body may be when its record is acknowledged, for tests.
+func (b *Bus) SetClaimAge(d time.Duration) { b.claimAge = d }

@@ -55,6 +55,24 @@ func TestPublishWithoutAServerIsUnavailableInTime(t *testing.T) {
 	}
 }
 
+// TestOldClaimIsNotAcknowledged publishes a body that was put so long ago, by a process that was stopped meanwhile, that it may have
+// been collected: its record must not be acknowledged.
+func TestOldClaimIsNotAcknowledged(t *testing.T) {
+	e := bustest.NewEnv(t)
+	b := e.Open(t)
+	large := bustest.Block(telemetry.NewID(), 1, 3<<20)
+	if err := b.Publish(testContext(t), bus.Eager, large); err != nil {
+		t.Fatal(err)
+	}
+	b.SetClaimAge(time.Nanosecond)
+	if err := b.Publish(testContext(t), bus.Eager, large); !errors.Is(err, bus.ErrUnavailable) {
+		t.Errorf("error %v, want ErrUnavailable", err)
+	}
+	if err := b.Publish(testContext(t), bus.Eager, bustest.Block(telemetry.NewID(), 1, 1000)); err != nil {
+		t.Errorf("a body in its frame: %v", err)
+	}
+}
+
 // TestFlippedBitInTheStoreIsNotServed changes a byte of a frame in the server's file: the frames before it are served,
 // nothing is silently wrong or missing, and a pack of the frame heals it.
 func TestFlippedBitInTheStoreIsNotServed(t *testing.T) {

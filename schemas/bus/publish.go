@@ -81,6 +81,7 @@ func (b *Bus) Publish(ctx context.Context, class Class, r *Record) error {
 	rec := *r
 	rec.Claim = ""
 	rec.seal()
+	begun := time.Now()
 	if frameFixed+tableEntry+recordFixed+len(rec.Body) > b.cfg.MaxFrame {
 		if err := b.claim(ctx, &rec); err != nil {
 			return fmt.Errorf("publish %s %s: %w", r.Kind, r.id(), err)
@@ -93,7 +94,20 @@ func (b *Bus) Publish(ctx context.Context, class Class, r *Record) error {
 	if err := s.committer.publish(ctx, req); err != nil {
 		return fmt.Errorf("publish %s %s: %w", r.Kind, r.id(), err)
 	}
+	if rec.Claim != "" && older(begun, b.claimAge) {
+		return fmt.Errorf("publish %s %s: its body was put more than %v ago and may be collected: %w", r.Kind, r.id(), b.claimAge, ErrUnavailable)
+	}
 	return nil
+}
+
+// claimAge is how long after an oversize body began to be put its record may be acknowledged. A process that was stopped in between for
+// longer than a body of no record stays would promise one that was collected.
+const claimAge = 20 * time.Minute
+
+// older says whether more than d passed since a time, by the clock that says more: the one stands still while the machine sleeps, the
+// other may be set.
+func older(begun time.Time, d time.Duration) bool {
+	return time.Since(begun) > d || time.Now().Round(0).Sub(begun.Round(0)) > d
 }
 
 // claim puts r's body into the object store.
