@@ -387,6 +387,38 @@ func TestHostileRecordsBecomeDeadLetters(t *testing.T) {
 	}
 }
 
+// TestDeadLettersHoldNobodyUp takes the stream of dead letters away: records that cannot be read are passed all the same, in about the
+// time that one letter takes to fail.
+func TestDeadLettersHoldNobodyUp(t *testing.T) {
+	w := newWorld(t)
+	w.start(patient(), "a", nil)
+	w.flush(eager)
+	js, err := jetstream.New(w.env.Connect(t))
+	if err == nil {
+		err = js.DeleteStream(t.Context(), "dead-letters")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var broken []*bus.Record
+	for n := range 50 {
+		r := blockRecord(1000+n, 1, 1, 10)
+		r.Body = []byte("garbage")
+		broken = append(broken, r)
+	}
+	good := blocks(0, 20, 100)
+	w.publishAll(bus.Eager, append(broken, good...))
+	begun := time.Now()
+	w.flush(eager)
+	if took := time.Since(begun); took > 10*time.Second {
+		t.Errorf("the blocks behind %d unreadable ones waited %v", len(broken), took)
+	}
+	w.archived(good)
+	if n := len(w.skips(eager)); n != len(broken) {
+		t.Errorf("%d skips", n)
+	}
+}
+
 func TestOversizeBodiesAreAdopted(t *testing.T) {
 	w := newWorld(t)
 	big, small, gone := blockRecord(1, 1, 1, 3<<20), blockRecord(2, 1, 1, 100), blockRecord(3, 1, 1, 2<<20)

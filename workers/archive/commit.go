@@ -221,7 +221,8 @@ func (o *owner) reportDead(ctx context.Context, c *contents) {
 	}
 	for i := range c.dead {
 		if err := o.bus.DeadLetter(ctx, c.dead[i]); err != nil {
-			o.log.Warn("dead letter not sent", "seq", c.dead[i].Seq, "rec", c.dead[i].Rec, "reason", c.dead[i].Reason, "err", err)
+			o.log.Warn("dead letter not sent", "seq", c.dead[i].Seq, "rec", c.dead[i].Rec, "reason", c.dead[i].Reason, "without_letter", len(c.dead)-i, "err", err)
+			return // each of the others would wait as long, and the shard's blocks with it
 		}
 	}
 }
