@@ -63,8 +63,8 @@ type fault struct {
 	typed codes.Code
 }
 
-// The whole of TestFaultsBetweenParts is one command; without the flag each fault lasts half as long, but for what hangs, and
-// for NATS servers, whose elections take as long as they take:
+// The whole of TestFaultsBetweenParts is one command; without the flag each fault lasts half as long, but for those that
+// take their time whatever one does, such as elections of NATS servers:
 //
 //	go test ./deploy/apart -run TestFaultsBetweenParts -v -timeout 20m -faults.for 1
 var faultsFor = flag.Float64("faults.for", 0.5, "share of the durations of TestFaultsBetweenParts")
@@ -76,7 +76,7 @@ const (
 	faultQuery    = 15 * time.Second // longest answer of a query, also when it is an error
 	downFor       = 30 * time.Second // of PostgreSQL
 	shortlyBroken = 10 * time.Second
-	busBroken     = 20 * time.Second // what hangs, and NATS servers: elections take up to 9 s, and clients move after that
+	busBroken     = 20 * time.Second // what answers late: elections of NATS take up to 9 s, a query's calls as long
 )
 
 // faults are what a deployment meets; TestFaultsBetweenParts has them one after the other on one deployment.
@@ -87,7 +87,7 @@ var faults = []fault{
 		end:   func(r *rig) error { return r.postgres.Restart(context.Background()) },
 	},
 	{
-		name: "PostgreSQL cannot be reached", lasts: shortlyBroken, acks: 2 * time.Second, typed: codes.Unavailable,
+		name: "PostgreSQL cannot be reached", lasts: busBroken, acks: 2 * time.Second, typed: codes.Unavailable,
 		begin: func(r *rig) error { return r.toPostgres.Cut() },
 		end:   func(r *rig) error { return r.toPostgres.Heal() },
 	},

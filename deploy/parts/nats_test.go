@@ -55,7 +55,8 @@ func eventually(t *testing.T, limit time.Duration, f func() error) {
 // TestNATSCluster breaks a cluster in every way: three copies of a stream survive what befalls one server.
 func TestNATSCluster(t *testing.T) {
 	c := startNATS(t, 3)
-	nc, err := nats.Connect(c.URLs(), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
+	nc, err := nats.Connect(c.URLs(), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond),
+		nats.PingInterval(500*time.Millisecond)) // leaves a paused server soon
 	if err != nil {
 		t.Fatal(err)
 	}
