@@ -59,7 +59,7 @@ type shard struct {
 	subject string
 	name    string // of the stream
 
-	ensuring    sync.Mutex // held by ensure, whose rounds must not overlap
+	ensuring    chan struct{} // holds a token during ensure, whose rounds must not overlap
 	mu          sync.Mutex
 	generations []Generation // oldest first, never empty after Open
 
@@ -86,7 +86,7 @@ func Open(ctx context.Context, nc *nats.Conn, store GenerationStore, objects Obj
 	if err != nil {
 		return nil, fmt.Errorf("open bus: %w", err)
 	}
-	b := &Bus{nc: nc, js: js, store: store, objects: objects, cfg: cfg, log: log, byShard: map[Shard]*shard{}, recheck: make(chan struct{}, 1), claimAge: claimAge}
+	b := &Bus{nc: nc, js: js, store: patientStore{store}, objects: objects, cfg: cfg, log: log, byShard: map[Shard]*shard{}, recheck: make(chan struct{}, 1), claimAge: claimAge}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	b.newLink()
 	for _, class := range classes {
@@ -105,7 +105,7 @@ func Open(ctx context.Context, nc *nats.Conn, store GenerationStore, objects Obj
 }
 
 func (b *Bus) newShard(name Shard) *shard {
-	s := &shard{Shard: name, subject: name.subject(), name: name.stream()}
+	s := &shard{Shard: name, subject: name.subject(), name: name.stream(), ensuring: make(chan struct{}, 1)}
 	s.committer.init(b.cfg)
 	s.heads.init()
 	return s

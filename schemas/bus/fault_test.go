@@ -4,11 +4,15 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/micromegas-go/micromegas/schemas/bus"
 	"github.com/micromegas-go/micromegas/schemas/bus/bustest"
@@ -51,6 +55,91 @@ func TestPublishWithoutAServerIsUnavailableInTime(t *testing.T) {
 	for b.Publish(ctx, bus.Eager, bustest.Block(telemetry.NewID(), 3, 1000)) != nil {
 		if ctx.Err() != nil {
 			t.Fatal("the bus does not come back after a restart")
+		}
+	}
+}
+
+// hangingStore is a store that can stop to answer.
+type hangingStore struct {
+	bus.GenerationStore
+	hangs     atomic.Bool
+	waiting   chan struct{} // receives when a call hangs, if there is place
+	unbounded atomic.Int64  // calls that would wait forever
+}
+
+func (h *hangingStore) Generations(ctx context.Context) ([]bus.Generation, error) {
+	if _, bounded := ctx.Deadline(); !bounded {
+		h.unbounded.Add(1)
+	}
+	if h.hangs.Load() {
+		select {
+		case h.waiting <- struct{}{}:
+		default:
+		}
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return h.GenerationStore.Generations(ctx)
+}
+
+// TestNobodyWaitsForAStoreThatHangs loses a stream while the store hangs: a reader goes when its context ends, though another one
+// looks after the stream, and no call to the store is without a bound.
+func TestNobodyWaitsForAStoreThatHangs(t *testing.T) {
+	e := bustest.NewEnv(t)
+	store := &hangingStore{GenerationStore: e.Generations, waiting: make(chan struct{}, 1)}
+	nc := e.Connect(t)
+	b, err := bus.Open(t.Context(), nc, store, e.Objects, bus.DefaultConfig(), e.Log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	publish(t, b, telemetry.NewID(), 0, 3, 100)
+	store.hangs.Store(true)
+	js, err := jetstream.New(nc)
+	if err == nil {
+		err = js.DeleteStream(t.Context(), b.Current(eager0).Stream)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	const patience = 300 * time.Millisecond
+	var wg sync.WaitGroup
+	read := func(limit time.Duration) {
+		wg.Go(func() {
+			r, err := b.NewReader(t.Context(), start(b, eager0), nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer r.Close()
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			defer cancel()
+			begun := time.Now()
+			if _, err := r.Next(ctx); err == nil || time.Since(begun) > limit+2*patience {
+				t.Errorf("reader with %v: error %v after %v", limit, err, time.Since(begun))
+			}
+		})
+	}
+	read(10 * patience)
+	<-store.waiting
+	read(patience)
+	read(patience)
+	wg.Wait()
+	if _, err := b.Head(testContext(t), eager0); !errors.Is(err, bus.ErrUnavailable) {
+		t.Errorf("head of a stream that is gone: %v", err)
+	}
+	store.hangs.Store(false)
+	if n := store.unbounded.Load(); n != 0 {
+		t.Errorf("%d calls to the store without a bound", n)
+	}
+	ctx := testContext(t)
+	for b.Current(eager0).Gen == 0 {
+		if ctx.Err() != nil {
+			t.Fatal("no new generation after the store is back")
+		}
+		r := newReader(t, b, bus.Position{Shard: eager0}, nil)
+		if _, err := r.Next(ctx); err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, bus.ErrHole) {
+			t.Fatal(err)
 		}
 	}
 }

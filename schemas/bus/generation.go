@@ -43,6 +43,30 @@ const (
 	doubtLooks = 5
 )
 
+// storeTimeout bounds one call to the store: whoever looks after a stream keeps others from it.
+const storeTimeout = 5 * time.Second
+
+// patientStore is a store that hangs no longer than storeTimeout.
+type patientStore struct{ store GenerationStore }
+
+func (p patientStore) Generations(ctx context.Context) ([]Generation, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	return p.store.Generations(ctx)
+}
+
+func (p patientStore) OpenGeneration(ctx context.Context, g Generation) error {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	return p.store.OpenGeneration(ctx, g)
+}
+
+func (p patientStore) ArchiveSeq(ctx context.Context, s Shard, gen int32) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	return p.store.ArchiveSeq(ctx, s, gen)
+}
+
 // streamState is what the server says about a stream.
 type streamState struct {
 	Created           int64 // nanoseconds
@@ -184,8 +208,12 @@ func (d *doubt) over(v *verdict, now time.Time) bool {
 
 // ensure makes the shard's stream exist, as configured, under an open generation.
 func (b *Bus) ensure(ctx context.Context, s *shard) error {
-	s.ensuring.Lock()
-	defer s.ensuring.Unlock()
+	select {
+	case s.ensuring <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-s.ensuring }()
 	var (
 		d   doubt
 		err error
