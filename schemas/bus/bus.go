@@ -62,6 +62,7 @@ type shard struct {
 	ensuring    chan struct{} // holds a token during ensure, whose rounds must not overlap
 	mu          sync.Mutex
 	generations []Generation // oldest first, never empty after Open
+	given       uint64       // the last sequence that the newest one is known to have given to a frame
 
 	committer committer
 	heads     heads

@@ -296,10 +296,25 @@ func (b *Bus) settle(ctx context.Context, s *shard, v *verdict) (done bool, err 
 			return true, err
 		}
 	}
-	s.mu.Lock()
-	s.generations = v.known
-	s.mu.Unlock()
+	s.continueWith(v)
 	return true, nil
+}
+
+// continueWith takes over the generations of a verdict that was settled.
+func (s *shard) continueWith(v *verdict) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	newest, same := v.known[len(v.known)-1], false
+	if n := len(s.generations); n > 0 {
+		same = s.generations[n-1] == newest
+	}
+	if !same {
+		s.given = newest.FirstSeq - 1
+	}
+	if !v.plan.open {
+		s.given = max(s.given, v.archived)
+	}
+	s.generations = v.known
 }
 
 func (b *Bus) reportGeneration(s *shard, newest *Generation, p plan) {

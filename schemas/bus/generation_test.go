@@ -121,6 +121,72 @@ func TestStoreOlderThanTheArchiveOpensANewGeneration(t *testing.T) {
 	}
 }
 
+// TestStreamThatWentBackAcknowledgesNothing brings the server back from a backup under a Bus that is open: what it stores at sequences
+// that archive has passed would never be read, so nothing is acknowledged before there is a new generation.
+func TestStreamThatWentBackAcknowledgesNothing(t *testing.T) {
+	e := bustest.NewEnv(t)
+	b := e.Open(t)
+	process := telemetry.NewID()
+	publish(t, b, process, 0, 5, 1000)
+	backup := filepath.Join(t.TempDir(), "backup")
+	restart := func(change func()) {
+		t.Helper()
+		e.Server.Shutdown()
+		change()
+		if err := e.Server.Restart(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	restart(func() { copyFolder(t, e.Dir, backup) })
+	ctx := testContext(t)
+	send := func(n int) (*bus.Record, bool) {
+		r := bustest.Block(process, n, 1000)
+		return r, b.Publish(ctx, bus.Eager, r) == nil
+	}
+	for n := 5; n < 30; {
+		if _, ok := send(n); ok {
+			n++
+		}
+	}
+	head, err := b.Head(ctx, eager0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Generations.SetArchived(head)
+	restart(func() {
+		removeAll(t, e.Dir)
+		copyFolder(t, backup, e.Dir)
+	})
+	acked := map[int64]bool{}
+	for n := 30; len(acked) < 20; n++ {
+		if ctx.Err() != nil {
+			t.Fatal("nothing is acknowledged any more")
+		}
+		if r, ok := send(n); ok {
+			acked[r.BeginTime] = true
+		}
+	}
+	for _, at := range []bus.Position{head, {Shard: eager0, Gen: 1}} {
+		r, err := b.NewReader(ctx, at, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for len(acked) > 0 {
+			f, err := r.Next(ctx)
+			if err != nil {
+				break
+			}
+			for _, rec := range f.Records() {
+				delete(acked, rec.BeginTime)
+			}
+		}
+		r.Close()
+	}
+	if len(acked) > 0 {
+		t.Errorf("%d acknowledged records are where archive does not look", len(acked))
+	}
+}
+
 func copyFolder(t *testing.T, from, to string) {
 	t.Helper()
 	if err := os.MkdirAll(to, 0o700); err != nil {

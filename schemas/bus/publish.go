@@ -304,7 +304,7 @@ func (b *Bus) publishFrame(s *shard) error {
 	deadline := time.Now().Add(b.cfg.PublishTimeout)
 	pause := retryMin
 	for {
-		err := b.tryPublish(msg, deadline)
+		err := b.tryPublish(s, msg, deadline)
 		b.fared(err)
 		if err == nil {
 			return nil
@@ -326,18 +326,37 @@ func (b *Bus) publishFrame(s *shard) error {
 const ackTries = 4
 
 // tryPublish publishes once; it gives up at its part of the time, at the deadline, or when the connection is cut.
-func (b *Bus) tryPublish(msg *nats.Msg, deadline time.Time) error {
+func (b *Bus) tryPublish(s *shard, msg *nats.Msg, deadline time.Time) error {
 	if now := time.Now(); b.clustered() && now.Add(b.cfg.PublishTimeout/ackTries).Before(deadline) {
 		deadline = now.Add(b.cfg.PublishTimeout / ackTries)
 	}
 	ctx, cancel := context.WithDeadline(b.link.Load().ctx, deadline)
 	defer cancel()
-	_, err := b.js.PublishMsg(ctx, msg, jetstream.WithRetryAttempts(0))
+	ack, err := b.js.PublishMsg(ctx, msg, jetstream.WithRetryAttempts(0))
+	if err == nil && !s.advance(ack.Sequence) {
+		err = fmt.Errorf("%w: it gives sequence %d once more", errWentBack, ack.Sequence)
+	}
 	return err
+}
+
+// errWentBack says that a stream has lost frames that were on it, and gives their sequences to others: it was brought back from a
+// backup, or its machine fell before it was on disk. Archive passes by such frames, until the next check of the streams opens a new
+// generation; none may be acknowledged.
+var errWentBack = errors.New("the stream went back")
+
+// advance notes that the stream gave a sequence to a frame, and returns false when that had been given before.
+func (s *shard) advance(seq uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if seq <= s.given {
+		return false
+	}
+	s.given = seq
+	return true
 }
 
 // retryable says whether publishing again, at once, can help: most refusals by JetStream stay refusals.
 func retryable(err error) bool {
 	var refused *jetstream.APIError
-	return !errors.As(err, &refused) || transient(err)
+	return !errors.Is(err, errWentBack) && !errors.As(err, &refused) || transient(err)
 }
