@@ -329,7 +329,7 @@ func TestRangesOfSegments(t *testing.T) {
 func TestLargeObjects(t *testing.T) {
 	const size = 16<<20 + 1
 	w := newWorld(t, 0, 0)
-	for round := range 10 {
+	for round := range 40 { // until each kind of fault has happened
 		l := openLake(t, w.uri, lake.Options{})
 		w.refs = []lake.Ref{{Key: lake.ViewKey("measures", int64(round)), Size: size}}
 		w.data = [][]byte{laketest.Bytes(uint64(round), size)}
@@ -337,7 +337,7 @@ func TestLargeObjects(t *testing.T) {
 		if err := l.Put(t.Context(), w.refs[0].Key, w.data[0]); err != nil {
 			t.Fatal(err)
 		}
-		w.faults.Set(parts.Faults{Torn: 0.2}, uint64(round))
+		w.faults.Set(parts.Faults{Torn: 0.2}, uint64(round)+1000)
 		w.check(t, l)
 		if got, err := l.Get(t.Context(), w.refs[0].Key); err != nil || !bytes.Equal(got, w.data[0]) {
 			t.Errorf("object of %d bytes: %d came, %v", size, len(got), err)

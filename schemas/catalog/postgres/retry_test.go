@@ -45,7 +45,8 @@ func TestDeadlockIsRetried(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := deadlocks(t) - before; n != tries {
+	// Both sides may find one and the same deadlock.
+	if n := deadlocks(t) - before; n < tries {
 		t.Errorf("%d deadlocks in %d tries", n, tries)
 	}
 	if s, err := db.Stats(t.Context()); err != nil || s.Packs != int64(tries+1) || s.Blocks != 2*s.Packs {
