@@ -3,6 +3,7 @@ package query_test
 import (
 	"context"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
@@ -82,9 +83,31 @@ const (
 	deathRise    = 1536 << 20      // of the process: the engine's bound of 1.5 × its memory + 512 MiB, Go, and what comes between two looks
 )
 
+// deathVariable says that the process is the one in which the deadly statements run.
+const deathVariable = "MICROMEGAS_TEST_DEADLY"
+
+// dieAlone runs the test in a process of its own: the engine's allocator keeps all addresses that it ever had, so what earlier
+// tests were allowed would count as room for this one.
+func dieAlone(t *testing.T) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), self, "-test.run=^"+t.Name()+"$", "-test.timeout=5m")
+	cmd.Env = append(os.Environ(), deathVariable+"=1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
 func TestDeadlyStatementsAreBounded(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute; run without -short")
+	}
+	if os.Getenv(deathVariable) == "" {
+		dieAlone(t)
+		return
 	}
 	e := querytest.Start(t, querytest.Options{
 		Config: func(c *query.Config) { c.Timeout = deathTimeout },
