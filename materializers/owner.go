@@ -154,26 +154,10 @@ func (o *owner) readGeneration(ctx context.Context) error {
 	return o.nextGeneration(ctx)
 }
 
-// readTurn bounds one wait for a frame. A reader that waits in turns looks from time to time whether frames that it waits for were
-// trimmed meanwhile; with no newer ones behind them nothing else would tell it.
-const readTurn = 2 * time.Second
-
-// next returns the next frame, and waits for it in turns.
-func next(ctx context.Context, reader *bus.Reader) (bus.Frame, error) {
-	for {
-		turn, cancel := context.WithTimeout(ctx, readTurn)
-		f, err := reader.Next(turn)
-		cancel()
-		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
-			return f, err
-		}
-	}
-}
-
 // pump moves frames from the reader to the channel until the first error, which is the last element.
 func pump(ctx context.Context, reader *bus.Reader, frames chan<- pumped) {
 	for {
-		f, err := next(ctx, reader)
+		f, err := reader.Next(ctx)
 		select {
 		case frames <- pumped{f, err}:
 		case <-ctx.Done():
