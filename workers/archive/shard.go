@@ -211,9 +211,13 @@ func (o *owner) generation(ctx context.Context, at bus.Position) (bus.Position, 
 // comes after them should not be lost too.
 func (o *owner) passHole(ctx context.Context, at bus.Position, cause error) (bus.Position, error) {
 	to := at.Seq + 1
-	stats, err := o.bus.Stats(ctx)
+	var stats []bus.ShardStats
+	err := o.untilDone(ctx, fmt.Sprintf("pass a hole after %d", at.Seq), func() (err error) {
+		stats, err = o.bus.Stats(ctx)
+		return err
+	})
 	if err != nil {
-		return at, fmt.Errorf("pass a hole after %d: %w", at.Seq, err)
+		return at, err
 	}
 	for _, st := range stats {
 		if st.Shard != o.name || st.Gen != at.Gen {
