@@ -187,7 +187,7 @@ func (f *Freezer) freeze(ctx context.Context) error {
 	}
 	version := have.Version
 	for _, u := range w.units(have.Days) {
-		files, err := f.filesOf(ctx, &u)
+		files, err := f.filesOf(ctx, &u, version)
 		if err != nil {
 			return err
 		}
@@ -214,11 +214,14 @@ func (f *Freezer) sweep(ctx context.Context) error {
 	}
 }
 
-// filesOf returns the files of a unit.
-func (f *Freezer) filesOf(ctx context.Context, u *unit) ([]catalog.FrozenFile, error) {
+// filesOf returns the files of a unit at a version: those of a later one hold rows that are still to be read from the catalog.
+func (f *Freezer) filesOf(ctx context.Context, u *unit, version int64) ([]catalog.FrozenFile, error) {
 	all, err := f.cat.Frozen(ctx, u.from, u.to)
 	if err != nil {
 		return nil, err
+	}
+	if all.Version != version {
+		return nil, fmt.Errorf("frozen files of version %d, not %d: %w", all.Version, version, catalog.ErrStale)
 	}
 	var files []catalog.FrozenFile
 	for _, p := range all.Files {

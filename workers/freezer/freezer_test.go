@@ -350,6 +350,48 @@ func TestTwoFreezersAtOnce(t *testing.T) {
 	}
 }
 
+// overtaken is a catalog in which somebody else freezes after it was read what may be frozen.
+type overtaken struct {
+	*sqlite.DB
+	other func()
+}
+
+func (c *overtaken) Freezable(ctx context.Context, before, after int64) (catalog.Freezable, error) {
+	f, err := c.DB.Freezable(ctx, before, after)
+	c.other()
+	return f, err
+}
+
+// A freezer that was overtaken, by one that died before it swept, finds the same rows in the catalog and in a file.
+func TestFreezeThatIsOvertakenGivesUp(t *testing.T) {
+	w := newWorld(t)
+	w.archive(today-9, 20)
+	died := errors.New("died")
+	late := func(c *freezer.Config) { c.LateRows = 1 }
+	other := w.freezer(late)
+	other.SetHook(func(s freezer.Step) error {
+		if s == freezer.StepCommitted {
+			return died
+		}
+		return nil
+	})
+	cfg := freezer.DefaultConfig()
+	late(&cfg)
+	f, err := freezer.New(cfg, &overtaken{w.cat, func() {
+		if err := other.Freeze(t.Context()); !errors.Is(err, died) {
+			t.Error(err)
+		}
+	}}, w.lake, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.freeze(f)
+	if st := f.Stats(); st.Freezes != 0 || st.Failures != 0 {
+		t.Errorf("%+v", st)
+	}
+	w.check()
+}
+
 // slowClock is a catalog whose clock is not the process's.
 type slowClock struct {
 	*sqlite.DB
