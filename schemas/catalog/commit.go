@@ -45,7 +45,8 @@ type ArchiveCommit struct {
 	Streams   []StreamReg
 	Blocks    []BlockReg
 	Skips     []Skip
-	// Frozen is the version of the frozen files in which the blocks that MayBeFrozen were looked up and not found; 0 = they were not.
+	// Frozen is the version of the frozen files in which the blocks were looked up and not found; 0 = they were not, and no file
+	// may be of their times.
 	Frozen int64
 	// ObjectsSince is when the first object of this commit was put; 0 = not checked.
 	ObjectsSince int64

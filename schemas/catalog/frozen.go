@@ -16,13 +16,24 @@ import (
 // FrozenView is the view of the partitions that hold frozen block rows.
 const FrozenView = "blocks"
 
-// FreezeGuard is how far from the store's present a begin time must be for its blocks to be frozen. So an archive commit has to
-// think of frozen files only for blocks outside, see MayBeFrozen.
+// FreezeGuard is how far from the store's present a begin time must be for its blocks to be frozen. So no freeze under way is
+// about the blocks within, see SplitTimes.
 const FreezeGuard = 48 * time.Hour
 
-// MayBeFrozen reports whether there may be frozen blocks that began at a time, as of now.
-func MayBeFrozen(begin, now int64) bool {
-	return begin < now-int64(FreezeGuard) || begin > now+int64(FreezeGuard)
+// SplitTimes returns the begin times of blocks that may be frozen now, and the range of all others; first > last when there are no
+// others. The others are in a file only if they were far ahead of their time when it was made: such a file reaches over the present,
+// which files seldom do, so that one look at the range is enough.
+func SplitTimes(blocks []BlockReg, now int64) (far []int64, first, last int64) {
+	first, last = math.MaxInt64, math.MinInt64
+	for i := range blocks {
+		begin := TruncateToMicroseconds(blocks[i].BeginTime)
+		if begin < now-int64(FreezeGuard) || begin > now+int64(FreezeGuard) {
+			far = append(far, begin)
+		} else {
+			first, last = min(first, begin), max(last, begin)
+		}
+	}
+	return far, first, last
 }
 
 // Day is the number of a day since 1970-01-01, UTC.

@@ -335,6 +335,36 @@ func testFrozenDuplicates(t *testing.T, cat catalog.Catalog) {
 	wantErr(t, cat.CommitArchive(ctx, looked), catalog.ErrFrozen)
 }
 
+// A file may hold blocks of a time that was far ahead when it was frozen, and is not any more when a copy comes. What stands for
+// the passing of time here is a file with rows of long ago and of far ahead, which reaches over the present.
+func testFrozenAhead(t *testing.T, cat catalog.Catalog) {
+	const week = 7 * 24 * time.Hour
+	at := func(b catalog.BlockReg, begin time.Time) catalog.BlockReg {
+		b.BeginTime, b.EndTime = begin.UnixNano(), begin.UnixNano()+1000
+		return b
+	}
+	now := time.Now()
+	archive(t, cat, step(0, 4, block(5, 1, 1), at(block(6, 1, 1), now.Add(week))))
+	viewed(t, cat, 0, 4)
+	f := freezable(t, cat)
+	freeze(t, cat, freezeOf(t, cat, f.Version, daySpan(0, f.UpTo), "views/blocks/1"))
+	sweep(t, cat)
+	f = must[catalog.Freezable](t)(cat.Freezable(t.Context(), math.MinInt64+1, now.Add(week/2).UnixNano()))
+	c := freezeOf(t, cat, f.Version, catalog.FreezeSpan{From: now.Add(week / 2).UnixNano(), To: math.MaxInt64, UpTo: f.UpTo}, "views/blocks/2")
+	first := must[catalog.Frozen](t)(cat.Frozen(t.Context(), math.MinInt64, math.MaxInt64)).Files[0]
+	c.Retired = []int64{first.PartNo}
+	file := &c.Added[0]
+	file.Rows, file.MinTime, file.MinInsert = file.Rows+first.Rows, first.MinTime, min(file.MinInsert, first.MinInsert)
+	version := freeze(t, cat, c)
+	sweep(t, cat)
+
+	young := step(4, 5, at(block(7, 1, 1), now))
+	wantErr(t, cat.CommitArchive(t.Context(), young), catalog.ErrFrozen)
+	young.Frozen = version
+	archive(t, cat, young)
+	archive(t, cat, step(5, 6, at(block(8, 1, 1), now.Add(2*week)))) // after all of it
+}
+
 // frozenObjects stands for the lake: what each file holds.
 type frozenObjects struct {
 	mu    sync.Mutex

@@ -62,6 +62,7 @@ func Run(t *testing.T, open func(t *testing.T) catalog.Catalog) {
 		{"FreezeLimits", testFreezeLimits},
 		{"FreezeStale", testFreezeStale},
 		{"FrozenDuplicates", testFrozenDuplicates},
+		{"FrozenAhead", testFrozenAhead},
 		{"FreezeRace", testFreezeRace},
 		{"ChangesSincePositions", testChanges},
 		{"ChangesUpToALimit", testChangesLimit},

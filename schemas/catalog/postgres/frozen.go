@@ -29,26 +29,27 @@ const (
 	dropLockTimeout = 300 * time.Millisecond
 )
 
-// checkFrozen refuses blocks that may be in frozen files which the caller did not look into. Nearly always all blocks are too
-// young, and nothing is asked. It comes first in the batch: no other lock is held while it waits for a freeze.
+// checkFrozen refuses blocks that may be in frozen files which the caller did not look into. Nearly always all blocks are young, and
+// no file is of their times. It comes first in the batch: no other lock is held while it waits for a freeze.
 func (b *batch) checkFrozen(c *catalog.ArchiveCommit, now int64) {
-	var old []int64
-	for i := range c.Blocks {
-		if begin := micros(c.Blocks[i].BeginTime); catalog.MayBeFrozen(begin, now-clockSlack) || catalog.MayBeFrozen(begin, now+clockSlack) {
-			old = append(old, begin)
-		}
-	}
-	// An estimate that is off, as after a sleep of this machine, is refused and corrected.
+	// An estimate of the clock that is off, as after a sleep of this machine, is refused and corrected.
 	b.exec("compare clocks", `SELECT catalog_refuse('`+codeClock+`', (`+storeClock+`)::text) WHERE abs(`+storeClock+` - $1) > $2`, now, clockSlack)
-	if len(old) == 0 {
-		return
+	what := fmt.Sprintf("%d blocks of %s", len(c.Blocks), c.Shard)
+	far, first, last := catalog.SplitTimes(c.Blocks, now)
+	const near = int64(catalog.FreezeGuard) - clockSlack
+	if len(far) > 0 || first < now-near || last > now+near {
+		b.exec("wait for a freeze", "SELECT pg_advisory_xact_lock_shared($1)", int64(freezeLock))
 	}
-	what := fmt.Sprintf("%d blocks of %s", len(old), c.Shard)
-	b.exec("wait for a freeze", "SELECT pg_advisory_xact_lock_shared($1)", int64(freezeLock))
-	b.exec(what, `SELECT catalog_refuse('`+codeFrozen+`', $3) FROM clock c WHERE c.frozen_no > $2 AND EXISTS(
-  SELECT FROM unnest($1::bigint[]) AS o(begin_time), frozen f JOIN partitions p USING(part_no) WHERE p.min_time <= o.begin_time AND f.max_begin >= o.begin_time)`,
-		old, c.Frozen, what)
+	if len(far) > 0 {
+		b.exec(what, refuseFrozen+`SELECT FROM unnest($3::bigint[]) AS o(begin_time), frozen f JOIN partitions p USING(part_no) WHERE p.min_time <= o.begin_time AND f.max_begin >= o.begin_time)`,
+			what, c.Frozen, far)
+	}
+	if first <= last {
+		b.exec(what, refuseFrozen+`SELECT FROM frozen f JOIN partitions p USING(part_no) WHERE f.max_begin >= $3 AND p.min_time <= $4)`, what, c.Frozen, first, last)
+	}
 }
+
+const refuseFrozen = `SELECT catalog_refuse('` + codeFrozen + `', $1) FROM clock c WHERE c.frozen_no > $2 AND EXISTS(`
 
 const selectFrozen = `SELECT p.part_no, v.name, p.instance_no, p.level, p.bucket, p.min_time, p.max_time, p.min_insert, p.max_insert, p.rows, p.size,
   p.schema_ver, p.sort, p.procs, p.key, p.src_hash, p.added, f.max_begin, f.max_end, f.first_stream, f.last_stream, f.tail_size, f.tail_crc

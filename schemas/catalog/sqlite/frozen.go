@@ -413,31 +413,33 @@ func (h hidden) hold(b *catalog.BlockRow) bool {
 	return slices.ContainsFunc(h, func(f freeze) bool { return f.Holds(b) })
 }
 
-// checkFrozen refuses blocks that may be in frozen files which the caller did not look into. Nearly always all blocks are too
-// young, which costs a comparison each.
+const fileOf = "SELECT EXISTS(SELECT 1 FROM frozen f CROSS JOIN partitions p USING(part_no) WHERE f.max_begin >= ? AND p.min_time <= ?)"
+
+// checkFrozen refuses blocks that may be in frozen files which the caller did not look into. Nearly always all blocks are young and
+// no file is of their times, which costs two look-ups.
 func checkFrozen(t *tx, c *catalog.ArchiveCommit) error {
-	now := time.Now().UnixNano()
-	version := int64(-1)
-	for i := range c.Blocks {
-		begin := catalog.TruncateToMicroseconds(c.Blocks[i].BeginTime)
-		if !catalog.MayBeFrozen(begin, now) {
-			continue
-		}
-		if version < 0 {
-			var err error
-			if version, err = t.queryInt(selectVersion); err != nil {
-				return err
-			}
-		}
-		if c.Frozen >= version {
-			return nil
-		}
-		held, err := t.queryInt("SELECT EXISTS(SELECT 1 FROM frozen f CROSS JOIN partitions p USING(part_no) WHERE f.max_begin >= ?1 AND p.min_time <= ?1)", begin)
+	if len(c.Blocks) == 0 {
+		return nil
+	}
+	version, err := t.queryInt(selectVersion)
+	if err != nil || c.Frozen >= version {
+		return err
+	}
+	far, first, last := catalog.SplitTimes(c.Blocks, time.Now().UnixNano())
+	ranges := make([][2]int64, 0, 1)
+	if first <= last {
+		ranges = append(ranges, [2]int64{first, last})
+	}
+	for _, begin := range far {
+		ranges = append(ranges, [2]int64{begin, begin})
+	}
+	for _, r := range ranges {
+		held, err := t.queryInt(fileOf, r[0], r[1])
 		if err != nil {
 			return err
 		}
 		if held != 0 {
-			return fmt.Errorf("block %s: %w", c.Blocks[i].ID, catalog.ErrFrozen)
+			return fmt.Errorf("blocks begun from %d to %d: %w", r[0], r[1], catalog.ErrFrozen)
 		}
 	}
 	return nil
