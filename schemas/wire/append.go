@@ -31,7 +31,11 @@ func AppendStaticStringDependency(dst []byte, index uint8, id uint64, s string) 
 
 // AppendPropertySet appends a set of properties, each the references of its name and value.
 func AppendPropertySet(dst []byte, id uint64, props ...[2]StaticRef) []byte {
-	dst = le.AppendUint32(append(dst, DepPropertySet), uint32(12+32*len(props)))
+	return appendPropertySet(dst, DepPropertySet, id, props)
+}
+
+func appendPropertySet(dst []byte, index uint8, id uint64, props [][2]StaticRef) []byte {
+	dst = le.AppendUint32(append(dst, index), uint32(12+32*len(props)))
 	dst = le.AppendUint64(dst, id)
 	dst = le.AppendUint32(dst, uint32(len(props)))
 	for _, p := range props {

@@ -71,8 +71,12 @@ func AppendTypes(dst []byte, types []telemetry.Type) []byte {
 
 // AppendBlock appends the body of insert_block; deps and objs are the compressed buffers (see Compress).
 func AppendBlock(dst []byte, b *telemetry.Block, deps, objs []byte) []byte {
+	return appendBlockFields(appendHead(dst, majorMap, uint64(len(blockKeys))), b, deps, objs)
+}
+
+// appendBlockFields appends what is in the map of a block.
+func appendBlockFields(dst []byte, b *telemetry.Block, deps, objs []byte) []byte {
 	var t [40]byte
-	dst = appendHead(dst, majorMap, uint64(len(blockKeys)))
 	dst = appendIDField(dst, "block_id", b.ID)
 	dst = appendIDField(dst, "stream_id", b.StreamID)
 	dst = appendIDField(dst, "process_id", b.ProcessID)
