@@ -130,3 +130,32 @@ func putArgs(w []uint64, args []Arg) {
 	}
 	w[0] = kinds
 }
+
+// fitArgs writes arguments into words, of which there is one for each and one more at least, and returns how many it took: 0 = they do not
+// fit.
+func fitArgs(w []uint64, args []Arg) int {
+	kinds, at := uint64(len(args)), 1
+	for i := range args {
+		a := &args[i]
+		k := a.kind()
+		kinds |= uint64(k) << (4 + 4*i)
+		if at >= len(w) {
+			return 0
+		}
+		w[at] = a.n
+		at++
+		if k != argText {
+			continue
+		}
+		words := int(a.n+wordBytes-1) / wordBytes
+		if a.n > maxArgText || at+words > len(w) {
+			return 0
+		}
+		if a.n > 0 {
+			putText(w[at:at+words], a.text())
+		}
+		at += words
+	}
+	w[0] = kinds
+	return at
+}

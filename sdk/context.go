@@ -14,17 +14,25 @@ type traceID struct{ hi, lo uint64 }
 
 func (t traceID) isZero() bool { return t == traceID{} }
 
-// contextSpan is a span that is open in a context, and that context.
+// contextSpan is a span that is open in a context, and that context. It is allocated once, in 64 bytes.
 type contextSpan struct {
 	context.Context
 	trace  traceID
-	id     uint64
+	id     uint64 // 0 = it is not recorded
 	parent uint64 // of the same process; of another when depth is 0
-	site   *Span  // nil = the span is another process's
-	name   string
+	what   *spanName
 	depth  uint32
-	ended  atomic.Uint32
+	ended  bool
 }
+
+// spanName is what a span in a context is called: by its site, or by itself.
+type spanName struct {
+	site *site  // nil = the span is another process's
+	name string // "" = the site has the name
+}
+
+// remote is the name of other processes' spans.
+var remote = new(spanName)
 
 type spanKey struct{}
 
@@ -48,8 +56,8 @@ func spanIn(ctx context.Context) *contextSpan {
 	return c
 }
 
-// ContextSpan is a span opened by Start: it may move between goroutines, and other spans of its track or context may begin and end
-// in any order. nil is one that is not recorded.
+// ContextSpan is a span opened by Start. It may move between goroutines, one of which uses it at a time, and spans of a context may end in
+// any order. nil is one that is not recorded.
 type ContextSpan contextSpan
 
 // Start opens a span inside the one of ctx, and returns a context with it and the span, which any goroutine may end:
@@ -85,43 +93,44 @@ func (s *Span) start(ctx context.Context, n uint32, name string) (context.Contex
 	if ctx == nil {
 		ctx = context.Background()
 	}
-	c := &contextSpan{Context: ctx, site: s, name: name}
+	c := &contextSpan{Context: ctx, what: &s.own}
+	if name != "" {
+		c.what = &spanName{&s.site, name}
+	}
 	if p := spanIn(ctx); p != nil {
 		c.trace, c.parent = p.trace, p.id
-		if p.site != nil {
+		if p.what != remote {
 			c.depth = p.depth + 1
 		}
-	} else {
-		c.trace = traceID{rand.Uint64() | 1, rand.Uint64()}
 	}
-	c.id = c.write(kindAsyncBegin)
+	c.write(kindAsyncBegin)
 	return c, (*ContextSpan)(c)
 }
 
-// asyncWords is what the records of a span hold beside name and head.
+// asyncWords is what the records of a span hold beside its name.
 const asyncWords = 2 + 3 + 3
 
-// write records an edge of the span, and returns its id: a new one at the begin.
-func (c *contextSpan) write(k kind) (id uint64) {
-	n := asyncWords
-	if c.name != "" {
-		n += textWords(c.name)
-	}
+// write records an edge of the span. At the begin the span gets its id, and without a parent a trace.
+func (c *contextSpan) write(k kind) {
+	n := asyncWords + textWords(c.what.name)
+	t := ticks()
 	l, w := write(n)
 	if w == nil {
-		return c.id
+		return
 	}
-	if id = c.id; id == 0 {
-		id = l.nextSpanID()
+	if c.id == 0 {
+		c.id = l.nextSpanID()
+		if c.trace.isZero() {
+			c.trace = traceID{l.spanIDs.trace, mix(c.id)}
+		}
 	}
-	w[0], w[1] = uint64(headOf(k, flagHasTrace, n, c.site.id)), uint64(ticks())
-	w[2], w[3], w[4] = c.trace.hi, c.trace.lo, id
-	w[5], w[6], w[7] = c.parent, uint64(c.depth), uint64(len(c.name))
-	if c.name != "" {
-		putText(w[asyncWords:], c.name)
+	w[0], w[1] = uint64(headOf(k, flagHasTrace, n, c.what.site.id)), uint64(t)
+	w[2], w[3], w[4] = c.trace.hi, c.trace.lo, c.id
+	w[5], w[6], w[7] = c.parent, uint64(c.depth), uint64(len(c.what.name))
+	if c.what.name != "" {
+		putText(w[asyncWords:], c.what.name)
 	}
 	l.release(n)
-	return id
 }
 
 // idsAtOnce is how many ids a lane takes from all.
@@ -140,26 +149,36 @@ func (l *lane) nextSpanID() uint64 {
 	if r.next == r.end {
 		r.end = lastSpanID.Add(idsAtOnce)
 		r.next = r.end - idsAtOnce
+		r.trace = rand.Uint64() | 1
 	}
 	r.next++
 	return r.next
 }
 
+// mix is the finalizer of splitmix64 (Steele, Lea and Flood 2014), one to one: half a trace id is random for some thousand traces of a
+// lane, the other half is mixed from what no other of them has.
+func mix(x uint64) uint64 {
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
 // End closes the span. To end it again does nothing.
 func (s *ContextSpan) End() {
-	if s == nil || s.id == 0 || s.ended.Swap(1) != 0 {
+	if s == nil || s.id == 0 || s.ended {
 		return
 	}
+	s.ended = true
 	(*contextSpan)(s).write(kindAsyncEnd)
 }
 
 // Set gives the span properties, beside those that it has.
 func (s *ContextSpan) Set(p *Properties) {
-	if s == nil || p == nil || s.ended.Load() != 0 {
+	if s == nil || p == nil || s.id == 0 || s.ended {
 		return
 	}
 	c := (*contextSpan)(s)
-	l, w := writeWith(kindAsyncProps, c.site.id, c, p, 0)
+	l, w := writeWith(kindAsyncProps, c.what.site.id, c, p, 0)
 	if w != nil {
 		l.release(len(w))
 	}
@@ -167,13 +186,13 @@ func (s *ContextSpan) Set(p *Properties) {
 
 // SetText gives the span one property, of a value that need not be one of few.
 func (s *ContextSpan) SetText(key, value string) {
-	if s == nil || s.ended.Load() != 0 {
+	if s == nil || s.id == 0 || s.ended {
 		return
 	}
 	c := (*contextSpan)(s)
 	key, value = key[:min(len(key), maxSpanName)], value[:min(len(value), maxArgText)]
 	size := 2 + textWords(key) + textWords(value)
-	l, w := writeWith(kindAsyncProp, c.site.id, c, nil, size)
+	l, w := writeWith(kindAsyncProp, c.what.site.id, c, nil, size)
 	if w == nil {
 		return
 	}
@@ -228,7 +247,7 @@ func WithTraceParent(ctx context.Context, header string) context.Context {
 	if err1 != nil || err2 != nil || err3 != nil || hi|lo == 0 || id == 0 {
 		return ctx
 	}
-	return &contextSpan{Context: ctx, trace: traceID{hi, lo}, id: id}
+	return &contextSpan{Context: ctx, trace: traceID{hi, lo}, id: id, what: remote}
 }
 
 // WithTrace is WithTraceParent for ids that came in another way; parent may be 0.
@@ -237,7 +256,7 @@ func WithTrace(ctx context.Context, trace [16]byte, parent uint64) context.Conte
 	if t.isZero() {
 		return ctx
 	}
-	return &contextSpan{Context: ctx, trace: t, id: parent}
+	return &contextSpan{Context: ctx, trace: t, id: parent, what: remote}
 }
 
 func (t traceID) bytes() (b [16]byte) {

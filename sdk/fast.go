@@ -8,6 +8,9 @@ import _ "unsafe" // for go:linkname
 // The runtime keeps the two functions for the packages that link to them (go.dev/issue/67401); package sync pins in the same
 // way. The build tag micromegas_plain, the race detector and other machines take a mutex instead, see plain.go.
 
+// littleEndian says that the bytes of a text lie in a word from the lowest.
+const littleEndian = true
+
 // procPin keeps the goroutine on its P, not preempted, until procUnpin. In between it must not block.
 //
 //go:linkname procPin runtime.procPin

@@ -23,8 +23,8 @@ func NewLog(level Level, format string, options ...SiteOption) *Log {
 // Log records an entry with the site's message, or with the message that its format makes of args. A site with verbs needs args, and the
 // formatting is done later, on another goroutine; texts are copied at once.
 func (l *Log) Log(args ...Arg) {
-	if n := l.on.Load(); n != 0 {
-		l.log(n, nil, nil, args)
+	if l.on.Load() != 0 {
+		l.plain(args)
 	}
 }
 
@@ -33,6 +33,30 @@ func (l *Log) LogIn(ctx context.Context, args ...Arg) {
 	if n := l.on.Load(); n != 0 {
 		l.log(n, spanIn(ctx), nil, args)
 	}
+}
+
+// plain records an entry without span and properties. Arguments are written where they belong as they are looked at; the rare entry for
+// which there is no room left is begun again by log, which measures first.
+func (l *Log) plain(args []Arg) {
+	t := ticks()
+	lane := pin()
+	w := lane.words[lane.used:]
+	if l.on.Load() != 1 || len(w) < 3+len(args) || len(args) > maxArgs {
+		lane.unpin()
+		l.log(l.on.Load(), nil, nil, args)
+		return
+	}
+	k, n := kindLog, 2
+	if len(args) > 0 {
+		k, n = kindLogArgs, 2+fitArgs(w[2:], args)
+	}
+	if n < 3 && len(args) > 0 {
+		lane.unpin()
+		l.log(1, nil, nil, args)
+		return
+	}
+	w[0], w[1] = uint64(headOf(k, 0, n, l.id)), uint64(t)
+	lane.release(n)
 }
 
 // With returns the site with properties for its next entry.
@@ -60,16 +84,7 @@ func (w LogWith) LogIn(ctx context.Context, args ...Arg) {
 
 // log records an entry.
 func (l *Log) log(n uint32, span *contextSpan, props *Properties, args []Arg) {
-	if n != 1 && !sampled(n) {
-		return
-	}
-	if len(args) == 0 && span == nil && props == nil {
-		lane, w := write(2)
-		if w == nil {
-			return
-		}
-		w[0], w[1] = uint64(headOf(kindLog, 0, 2, l.id)), uint64(ticks())
-		lane.release(2)
+	if n == 0 || n != 1 && !sampled(n) {
 		return
 	}
 	k, size := kindLog, 0

@@ -10,6 +10,8 @@ import (
 
 // What fast.go does without locks, by what the language promises alone: a lane has a mutex, the clock is the standard library's.
 
+const littleEndian = false // as far as is known
+
 var nanotimeBase = time.Now()
 
 func nanotime() int64 { return int64(time.Since(nanotimeBase)) + 1 }

@@ -129,8 +129,8 @@ type cellBlock struct {
 	older *cellBlock
 }
 
-// idRange is what is left of a range of span ids.
-type idRange struct{ next, end uint64 }
+// idRange is what is left of a range of span ids, and half of the ids of traces that begin with one of them.
+type idRange struct{ next, end, trace uint64 }
 
 // lanes are there from the beginning: the unused ones are untouched memory. lanesUsed is above the highest that is in use. noLane is one
 // that has no room, for Ps beyond.
@@ -267,7 +267,26 @@ func textWords(s string) int { return (len(s) + wordBytes - 1) / wordBytes }
 
 // putText copies a text into words, which are enough for it.
 func putText(words []uint64, s string) {
+	if n := len(s); littleEndian && n >= wordBytes && n <= shortText {
+		putShort(words, s)
+		return
+	}
 	copy(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(words))), len(words)*wordBytes), s)
+}
+
+// shortText is what putShort copies faster than a call of memmove does.
+const shortText = 64
+
+// putShort copies a text of 8 bytes or more word by word. The last word is what the text's last 8 bytes have beyond the words before.
+func putShort(words []uint64, s string) {
+	p, n, i := unsafe.Pointer(unsafe.StringData(s)), len(s), 0
+	for ; n >= wordBytes; n -= wordBytes {
+		words[i] = *(*uint64)(unsafe.Add(p, i*wordBytes))
+		i++
+	}
+	if n > 0 {
+		words[i] = *(*uint64)(unsafe.Add(p, (i-1)*wordBytes+n)) >> (8 * (wordBytes - n))
+	}
 }
 
 // textIn returns the text of n bytes in words. It is valid as long as the words are.

@@ -7,12 +7,15 @@ import (
 )
 
 // Span is a call site of spans. Make it a package variable, and open spans with Begin on a track, or with Start in a context.
-type Span struct{ site }
+type Span struct {
+	site
+	own spanName
+}
 
 // NewSpan declares a span. With the name "" each span brings its own, see BeginNamed and StartNamed.
 func NewSpan(name string, options ...SiteOption) *Span {
-	s := &Span{site{kind: siteSpan, text: name}}
-	s.owner = s
+	s := &Span{site: site{kind: siteSpan, text: name}}
+	s.own.site, s.owner = &s.site, s
 	return registry.add(1, &s.site, options).(*Span)
 }
 
@@ -269,8 +272,8 @@ func spanAt(skip int, name string) *Span {
 	if s, ok := spanPlaces.Load(key); ok {
 		return s.(*Span)
 	}
-	s := &Span{site{kind: siteSpan, text: name, verbosity: MedVerbosity, every: 1}}
-	s.owner = s
+	s := &Span{site: site{kind: siteSpan, text: name, verbosity: MedVerbosity, every: 1}}
+	s.own.site, s.owner = &s.site, s
 	s.module, s.file, s.line = place(key.pc)
 	s.target = s.module
 	have := registry.intern(&s.site).owner.(*Span)
