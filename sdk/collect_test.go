@@ -1,8 +1,10 @@
 package sdk_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 
@@ -89,6 +91,9 @@ func (c *collector) read(t testing.TB) *received {
 			t.Fatal(err)
 		}
 	}
+	// What a goroutine writes while it moves from one P to another lies in several lanes: the order of a block's events is not that of time.
+	slices.SortStableFunc(r.logs, func(a, b entry) int { return cmp.Compare(a.Ticks, b.Ticks) })
+	slices.SortStableFunc(r.values, func(a, b value) int { return cmp.Compare(a.Ticks, b.Ticks) })
 	return r
 }
 

@@ -77,7 +77,7 @@ func (r *recorder) drainTrack(q *trackQueue, now int64, all bool) (ended bool) {
 }
 
 func (r *recorder) newTrackState(q *trackQueue) *trackState {
-	props := []telemetry.Property{{Key: "thread-id", Value: strconv.Itoa(q.no)}, {Key: "thread-name", Value: q.name}}
+	props := []telemetry.Property{{Key: "thread-id", Value: strconv.Itoa(q.no)}, cleanProperty(telemetry.Property{Key: "thread-name", Value: q.name})}
 	return &trackState{r: r, b: r.builder(ClassSpans, telemetry.TagCPU, r.cfg.SpanAge, props)}
 }
 
