@@ -36,11 +36,12 @@ type output interface {
 	send(b *builder, body []byte)
 }
 
-// setKey names a set of properties that a block alone has: that of an entry inside a span.
+// setKey names a set of properties that a block alone has: that of an entry inside a span, or with properties in its record.
 type setKey struct {
-	props uint32 // number + 1
-	trace traceID
-	span  uint64
+	props  uint32 // number + 1
+	trace  traceID
+	span   uint64
+	inline string // the properties of a record, as they stand there
 }
 
 func newBuilder(out output, class Class, tag telemetry.Tag, process *telemetry.Process, props []telemetry.Property, limit int, age time.Duration) *builder {

@@ -38,6 +38,7 @@ const (
 	kindLog        kind = 1 + iota // nothing more
 	kindLogText                    // bytes (1 word), text
 	kindLogArgs                    // kinds (1 word), args
+	kindLogProps                   // bytes (1 word), text, properties; see logprops.go
 	kindInt                        // value
 	kindFloat                      // value
 	kindAsyncBegin                 // span, parent, depth, bytes of the name when the site has none, name; flagHasTrace

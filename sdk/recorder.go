@@ -168,6 +168,8 @@ type event struct {
 	trace traceID
 	span  uint64
 	rest  []uint64
+
+	inline []uint64 // properties in the record, of kindLogProps
 }
 
 // laneRecords takes records of a lane.
@@ -212,6 +214,10 @@ func (r *recorder) laneRecord(h head, w []uint64) {
 	case kindLogText:
 		if len(e.rest) >= 1 && int(e.rest[0]) <= (len(e.rest)-1)*wordBytes {
 			r.logText(&e)
+			return
+		}
+	case kindLogProps:
+		if r.logInline(&e) {
 			return
 		}
 	default:
@@ -321,6 +327,9 @@ func (r *recorder) clean(msg string) string {
 
 // logProps returns the id of an entry's properties in a block, 0 = it has none.
 func (r *recorder) logProps(b *builder, e *event) uint64 {
+	if len(e.inline) > 0 {
+		return b.inlineSet(e)
+	}
 	if !e.head.has(flagHasTrace) {
 		if e.props == nil {
 			return 0
@@ -334,10 +343,15 @@ func (r *recorder) logProps(b *builder, e *event) uint64 {
 	}
 	id, ok := b.sets[key]
 	if !ok {
-		id = b.ownSet(e.props.merged([]telemetry.Property{{Key: "span_id", Value: strconv.FormatUint(e.span, 10)}, {Key: "trace_id", Value: e.trace.String()}}))
+		id = b.ownSet(e.props.merged(spanProps(e)))
 		b.sets[key] = id
 	}
 	return id
+}
+
+// spanProps are the properties of an entry inside a span.
+func spanProps(e *event) []telemetry.Property {
+	return []telemetry.Property{{Key: "span_id", Value: strconv.FormatUint(e.span, 10)}, {Key: "trace_id", Value: e.trace.String()}}
 }
 
 // asyncRecord appends an edge or properties of a span in a context; false = it is not one.
