@@ -62,6 +62,7 @@ type Config struct {
 	QueryConcurrency int           // queries at once
 	QueryThreads     int
 
+	Telemetry string        // where this process's own goes: off, self, or the URL of a gateway
 	Grace     time.Duration // for draining after SIGTERM
 	LogLevel  slog.Level
 	LogFormat string // text or json
@@ -81,6 +82,7 @@ func DefaultConfig() Config {
 		QueryTimeout:     60 * time.Second,
 		QueryConcurrency: 4,
 		QueryThreads:     runtime.GOMAXPROCS(0),
+		Telemetry:        telemetryOff,
 		Grace:            25 * time.Second,
 		LogLevel:         slog.LevelInfo,
 		LogFormat:        "text",
@@ -109,6 +111,7 @@ func bindConfig(fs *flag.FlagSet, c *Config, getenv func(string) string) func() 
 	env.count("MICROMEGAS_BUS_SHARDS", &c.BusShards)
 	env.count("MICROMEGAS_BUS_REPLICAS", &c.BusReplicas)
 	env.text("MICROMEGAS_API_KEYS", &c.APIKeys)
+	env.text("MICROMEGAS_SERVICE_TELEMETRY", &c.Telemetry)
 	env.seconds("MICROMEGAS_SHUTDOWN_GRACE_PERIOD_SECONDS", &c.Grace)
 	roles := joinRoles(c.Roles)
 	env.text("MICROMEGAS_MONOLITH_ROLES", &roles)
@@ -143,6 +146,7 @@ func bindConfig(fs *flag.FlagSet, c *Config, getenv func(string) string) func() 
 	fs.IntVar(&c.QueryConcurrency, "query-concurrency", c.QueryConcurrency, "queries that run at once; more wait")
 	fs.IntVar(&c.QueryThreads, "query-threads", c.QueryThreads, "threads of the SQL engine")
 	fs.DurationVar(&c.Grace, "grace", c.Grace, "`duration` that requests get to finish when the server stops")
+	fs.StringVar(&c.Telemetry, "telemetry", c.Telemetry, "where this server's own log, measures and spans go: off, self, or the `URL` of a gateway (MICROMEGAS_SERVICE_TELEMETRY)")
 	fs.StringVar(&level, "log-level", level, "debug, info, warn or error")
 	fs.StringVar(&c.LogFormat, "log-format", c.LogFormat, "text or json")
 

@@ -52,6 +52,9 @@ func TestProcessesMustBeAbleToMeet(t *testing.T) {
 		"no such file", "--nats-cert and --nats-key belong together")
 	f("replicas of one server", func(c *deploy.Config) { c.BusReplicas = 3 }, "the one inside this process is alone")
 	f("no flight without queries", func(c *deploy.Config) { apart(c); c.FlightAddr = "nonsense" })
+	f("telemetry to nowhere", func(c *deploy.Config) { c.Telemetry = "canary" }, "--telemetry")
+	f("telemetry to no gateway", func(c *deploy.Config) { apart(c); c.Telemetry = "self" }, "name the URL of one")
+	f("telemetry to another", func(c *deploy.Config) { apart(c); c.Telemetry = "http://gateway:9000" })
 	f("a query for days", func(c *deploy.Config) { c.QueryTimeout = 48 * 3600e9 }, "--query-timeout")
 }
 

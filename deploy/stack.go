@@ -33,7 +33,8 @@ import (
 // it, right to left: what answers is up before what receives. Stop drains it, left to right.
 type Stack struct {
 	cfg     Config
-	log     *slog.Logger
+	log     *slog.Logger // of all parts; recorded too, with Config.Telemetry
+	plain   *slog.Logger // for what must not be
 	started time.Time
 	name    string // of this process, under which it holds leases
 
@@ -57,6 +58,8 @@ type Stack struct {
 	httpListener   net.Listener
 	flightListener net.Listener
 
+	recording bool // this process with package sdk
+
 	counts counts
 	ready  atomic.Bool
 	failed chan error // the first part that ended by itself; buffered for all of them
@@ -77,7 +80,7 @@ type part struct {
 // stack is ready then. Parts that cannot be reached yet are waited for, within cfg.StartTimeout; one that refuses this
 // process's credentials is not. On an error nothing is left running.
 func Start(ctx context.Context, cfg Config, log *slog.Logger) (*Stack, error) {
-	s := &Stack{cfg: cfg, log: log, started: time.Now(), failed: make(chan error, 8)}
+	s := &Stack{cfg: cfg, log: recorded(log), plain: log, started: time.Now(), failed: make(chan error, 8)}
 	steps := []struct {
 		name string
 		run  func(context.Context) error
@@ -91,6 +94,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (*Stack, error) {
 		{"materializers", s.startMaterializers},
 		{"workers", s.startWorkers},
 		{"gateway", s.startHTTP},
+		{"telemetry", s.startTelemetry},
 	}
 	for _, step := range steps {
 		if err := step.run(ctx); err != nil {
@@ -305,6 +309,7 @@ func (s *Stack) Stop(ctx context.Context) {
 	s.ready.Store(false)
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Grace)
 	defer cancel()
+	s.stopTelemetry(ctx)
 	if s.httpServer != nil {
 		s.cancelPart("http")
 		if err := s.httpServer.Shutdown(ctx); err != nil {

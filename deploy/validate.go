@@ -36,6 +36,7 @@ func (c *Config) Validate() error {
 	c.checkBus(&m)
 	c.checkRoles(&m)
 	c.checkQuery(&m)
+	c.checkTelemetry(&m)
 	if c.Grace < 0 {
 		m.add("--grace is negative", "the default is 25s")
 	}
@@ -154,6 +155,19 @@ func (c *Config) checkRoles(m *mistakes) {
 	}
 	if c.ObjectStoreURI == "" {
 		m.add(what+" and each would have a lake of its own", "name one bucket for all with --object-store: s3://bucket, or file:///folder on a shared disk")
+	}
+}
+
+// checkTelemetry refuses to record this process for nobody.
+func (c *Config) checkTelemetry(m *mistakes) {
+	switch u, err := url.Parse(c.Telemetry); {
+	case c.Telemetry == "" || c.Telemetry == telemetryOff:
+	case c.Telemetry == telemetrySelf:
+		if !c.hasRole(RoleGateway) {
+			m.add("--telemetry self, but this process is no gateway", "name the URL of one")
+		}
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
+		m.add("--telemetry is neither off nor self nor an address", "write http://host:port")
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"github.com/micromegas-go/micromegas/schemas/bus"
 	"github.com/micromegas-go/micromegas/schemas/identity"
+	"github.com/micromegas-go/micromegas/sdk"
 )
 
 // Publisher is the part of the bus that a gateway needs.
@@ -171,6 +172,9 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, rt *route) {
 	g.publish(w, r, rt, b.bytes, begin)
 }
 
+// publishSpan is the way of a body from its envelope to the bus' word.
+var publishSpan = sdk.NewSpan("publish")
+
 func (g *Gateway) publish(w http.ResponseWriter, r *http.Request, rt *route, bytes []byte, begin time.Time) {
 	p := g.posts.Get().(*Post)
 	defer func() {
@@ -185,6 +189,11 @@ func (g *Gateway) publish(w http.ResponseWriter, r *http.Request, rt *route, byt
 	// A client that has gone does not end a publication that others' bodies may share a frame with.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), g.cfg.PublishTimeout)
 	defer cancel()
+	if !sdk.IsOwn(p.Record.ProcessID) {
+		var span *sdk.ContextSpan
+		ctx, span = publishSpan.Start(ctx)
+		defer span.End()
+	}
 	class := g.classify(ctx, p)
 	p.Record.Body = bytes
 	p.Record.InsertTimeUs = g.clock.stamp()

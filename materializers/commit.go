@@ -9,6 +9,12 @@ import (
 
 	"github.com/micromegas-go/micromegas/schemas/bus"
 	"github.com/micromegas-go/micromegas/schemas/catalog"
+	"github.com/micromegas-go/micromegas/sdk"
+)
+
+var (
+	commitSpan = sdk.NewSpan("commit views")
+	filesSpan  = sdk.NewSpan("write files")
 )
 
 // commit makes the batch exist, up to the last frame read, and starts a new one. After an error the owner must stop: whether the
@@ -18,6 +24,8 @@ func (o *owner) commit(ctx context.Context) error {
 		o.batch.reset()
 		return nil
 	}
+	ctx, span := commitSpan.Start(ctx)
+	defer span.End()
 	begun := time.Now()
 	files, err := o.writeWhileArchiving(ctx)
 	if err != nil {
@@ -67,7 +75,9 @@ func (o *owner) writeWhileArchiving(ctx context.Context) ([]built, error) {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return o.waitArchive(gctx, o.read) })
 	g.Go(func() (err error) {
-		files, err = o.writeFiles(gctx)
+		ctx, span := filesSpan.Start(gctx)
+		defer span.End()
+		files, err = o.writeFiles(ctx)
 		return err
 	})
 	err := g.Wait()

@@ -22,6 +22,8 @@ const lifetimeMargin = time.Hour
 
 // relations brings the statement's tables up to date and returns the statements that make them relations.
 func (r *run) relations(ctx context.Context) (views, warnings []string, err error) {
+	ctx, span := relationsSpan.Start(ctx)
+	defer span.End()
 	st := r.st
 	if err := r.s.available(ctx, st); err != nil {
 		return nil, nil, err
@@ -35,7 +37,9 @@ func (r *run) relations(ctx context.Context) (views, warnings []string, err erro
 		}
 		n := needsOf(st, processes)
 		if r.s.parts.Bus != nil {
+			fresh, span := freshenSpan.Start(fresh)
 			warnings = freshen(fresh, r.s.parts.Bus, n.asks(r.s.parts.Bus, r.req.Range))
+			span.End()
 		}
 	}
 	var live *partitions

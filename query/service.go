@@ -14,6 +14,7 @@ import (
 
 	"github.com/micromegas-go/micromegas/query/dialect"
 	"github.com/micromegas-go/micromegas/query/engine"
+	"github.com/micromegas-go/micromegas/sdk"
 )
 
 // Service answers statements. It is safe for concurrent use.
@@ -120,10 +121,19 @@ type run struct {
 	release []func() // what the query holds until it ends
 	rows    int64
 	ended   bool
+	span    *sdk.ContextSpan // open until the query ends
 }
+
+var (
+	querySpan     = sdk.NewSpan("query")
+	relationsSpan = sdk.NewSpan("relations")
+	freshenSpan   = sdk.NewSpan("freshen")
+)
 
 // start does everything up to the first batch.
 func (r *run) start(ctx context.Context) (*Answer, error) {
+	ctx, r.span = querySpan.Start(ctx)
+	r.span.SetText("sql", r.req.SQL)
 	warnings, err := r.open(ctx)
 	if err != nil {
 		return nil, err
@@ -233,6 +243,7 @@ func (r *run) end(err error) {
 		return
 	}
 	r.ended = true
+	r.span.End()
 	if r.conn != nil {
 		if cerr := r.conn.Close(); cerr != nil {
 			r.s.log.Warn("connection not closed", "query_id", r.id, "error", cerr)

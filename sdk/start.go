@@ -251,6 +251,13 @@ func ProcessID() string {
 	return ""
 }
 
+// IsOwn reports whether an id is that of this process as it is being recorded. A service that takes telemetry in leaves its own out of what it
+// records of its work, so that it does not feed on itself.
+func IsOwn(process [16]byte) bool {
+	r := running.Load()
+	return r != nil && r.process.ID == process
+}
+
 // Statistics say what became of events.
 type Statistics struct {
 	// Dropped counts events that the recorder did not keep whole, by reason; what is "text cut" is there, with less text.

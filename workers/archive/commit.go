@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/micromegas-go/micromegas/schemas/catalog"
+	"github.com/micromegas-go/micromegas/sdk"
 )
 
 // step names the moments of an archive commit between which a process may die.
@@ -28,10 +29,18 @@ const (
 // itself.
 const maxSettles = 100
 
+var (
+	archiveSpan = sdk.NewSpan("archive")
+	packSpan    = sdk.NewSpan("put pack")
+	commitSpan  = sdk.NewSpan("commit")
+)
+
 // archive writes the batch: pack, rows, trimming.
 func (o *owner) archive(ctx context.Context) error {
 	ctx, cancel := o.withGrace(ctx)
 	defer cancel()
+	ctx, span := archiveSpan.Start(ctx)
+	defer span.End()
 	if err := o.hook(stepRead); err != nil {
 		return err
 	}
@@ -77,6 +86,8 @@ func (o *owner) withGrace(ctx context.Context) (context.Context, context.CancelF
 
 // putPack puts the frames as a pack until it works, and points the blocks to it.
 func (o *owner) putPack(ctx context.Context, c *contents) error {
+	ctx, span := packSpan.Start(ctx)
+	defer span.End()
 	return o.untilDone(ctx, "put pack", func() error {
 		if err := o.hook(stepPut); err != nil {
 			return err
@@ -96,6 +107,8 @@ func (o *owner) putPack(ctx context.Context, c *contents) error {
 
 // commit writes the rows until it is known that they stand, or that they cannot.
 func (o *owner) commit(ctx context.Context, c *contents) error {
+	ctx, span := commitSpan.Start(ctx)
+	defer span.End()
 	settles := 0
 	return o.untilDone(ctx, "commit", func() error {
 		for {
