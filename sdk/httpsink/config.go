@@ -159,10 +159,14 @@ func (c Config) GoString() string { return c.String() }
 // The error names every variable that cannot be read.
 func FromEnv() (Config, error) {
 	c := DefaultConfig()
-	c.URL = os.Getenv("MICROMEGAS_TELEMETRY_URL")
-	if c.URL == "" {
+	if c.URL = os.Getenv("MICROMEGAS_TELEMETRY_URL"); c.URL == "" {
 		return c, ErrNoURL
 	}
+	return c.fromEnv()
+}
+
+// fromEnv reads all variables but the URL.
+func (c Config) fromEnv() (Config, error) {
 	c.Key = Secret(os.Getenv("MICROMEGAS_INGESTION_API_KEY"))
 	c.OIDC.TokenEndpoint = os.Getenv("MICROMEGAS_OIDC_TOKEN_ENDPOINT")
 	c.OIDC.ClientID = os.Getenv("MICROMEGAS_OIDC_CLIENT_ID")
