@@ -199,6 +199,24 @@ func (b *builder) appendSet(id uint64, refs [][2]wire.StaticRef) {
 	b.deps = wire.AppendPropertySet(b.deps, id, refs...)
 }
 
+// newText puts a text into the block that nothing else refers to.
+func (b *builder) newText(s string) wire.StaticRef {
+	id := nextID()
+	b.appendText(id, s)
+	return wire.StaticRef{ID: id, Len: uint32(len(s))}
+}
+
+// newSet puts a set into the block that nothing else refers to: the keys are interned, the values are of their own.
+func (b *builder) newSet(keys []text, values []string) uint64 {
+	refs := make([][2]wire.StaticRef, len(keys))
+	for i, k := range keys {
+		refs[i] = [2]wire.StaticRef{b.text(k), b.newText(values[i])}
+	}
+	id := nextID()
+	b.appendSet(id, refs)
+	return id
+}
+
 // ownSet returns the id of a set that is not interned.
 func (b *builder) ownSet(props []telemetry.Property) uint64 {
 	refs := make([][2]wire.StaticRef, len(props))

@@ -131,6 +131,8 @@ func appendArg(dst []byte, verb string, k argKind, n uint64, text string) []byte
 		return strconv.AppendUint(dst, n, 10)
 	case k == argFloat && v:
 		return strconv.AppendFloat(dst, math.Float64frombits(n), 'g', -1, 64)
+	case k == argDuration && (v || verb == "%s"):
+		return append(dst, time.Duration(n).String()...)
 	}
 	return fmt.Appendf(dst, verb, argValue(k, n, text))
 }

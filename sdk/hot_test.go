@@ -201,3 +201,31 @@ func BenchmarkTrackBegin(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkRecorder measures what the recorder's goroutine does for an event, up to the block that it gives to the sink.
+func BenchmarkRecorder(b *testing.B) {
+	addr := "10.1.2.3:4567"
+	for name, f := range map[string]func(i int){
+		"log":   func(int) { benchLog.Log() },
+		"args":  func(i int) { benchArgs.Log(String(addr), Duration(5*time.Millisecond), Int(i)) },
+		"int":   func(i int) { benchInt.Record(int64(i)) },
+		"span":  func(int) { spanOnce(benchTrack) },
+		"async": func(int) { _, s := benchSpan.Start(context.Background()); s.End() },
+	} {
+		b.Run(name, func(b *testing.B) {
+			start(b)
+			benchTrack = NewTrack("bench")
+			defer func() { benchTrack = nil }()
+			flushNow(b)
+			b.ResetTimer()
+			for left := b.N; left > 0; left -= farEvents {
+				b.StopTimer()
+				for i := range min(left, farEvents) {
+					f(i)
+				}
+				b.StartTimer()
+				flushNow(b)
+			}
+		})
+	}
+}

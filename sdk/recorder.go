@@ -409,12 +409,15 @@ func (r *recorder) asyncEdge(b *builder, e *event) {
 		return
 	}
 	b.added(e.ns)
-	props := []telemetry.Property{{Key: "trace_id", Value: e.trace.String()}}
+	keys, values := traceKeys[:1], []string{e.trace.String()}
 	if remote != 0 {
-		props = append(props, telemetry.Property{Key: "remote_parent", Value: hex16(remote)})
+		keys, values = traceKeys[:], append(values, hex16(remote))
 	}
-	b.objs = wire.AppendSpanProperties(b.objs, wire.SpanAsyncProperties, e.span, b.ownSet(props), e.ns)
+	b.objs = wire.AppendSpanProperties(b.objs, wire.SpanAsyncProperties, e.span, b.newSet(keys, values), e.ns)
 }
+
+// traceKeys are the properties of a span that begins a trace here.
+var traceKeys = [...]text{intern("trace_id"), intern("remote_parent")}
 
 // nameIn returns a name in a record, cleaned.
 func nameIn(w []uint64, n int) string {

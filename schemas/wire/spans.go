@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/bits"
@@ -69,11 +70,10 @@ type TraceSet struct {
 	Filter []byte
 }
 
-// NewTraceSet returns the set of ids, which it sorts.
+// NewTraceSet returns the set of ids, which are all different. It may reorder them.
 func NewTraceSet(ids [][traceIDBytes]byte) TraceSet {
-	slices.SortFunc(ids, func(a, b [traceIDBytes]byte) int { return slices.Compare(a[:], b[:]) })
-	ids = slices.Compact(ids)
 	if len(ids) <= MaxTraceIDs {
+		slices.SortFunc(ids, func(a, b [traceIDBytes]byte) int { return bytes.Compare(a[:], b[:]) })
 		var s TraceSet
 		for i := range ids {
 			s.IDs = append(s.IDs, ids[i][:]...)

@@ -2,6 +2,7 @@ package wire_test
 
 import (
 	"encoding/binary"
+	"slices"
 	"testing"
 
 	"github.com/micromegas-go/micromegas/schemas/telemetry"
@@ -25,7 +26,7 @@ func TestTraceSets(t *testing.T) {
 	for _, n := range []int{0, 1, 256, 257, 5000, 50_000} {
 		for _, random := range []bool{true, false} {
 			ids := traceIDs(2*n, random)
-			s := wire.NewTraceSet(append(append([][16]byte{}, ids[:n]...), ids[:min(n, 1)]...)) // one twice
+			s := wire.NewTraceSet(slices.Clone(ids[:n]))
 			b := telemetry.Block{ID: telemetry.NewID(), StreamID: telemetry.NewID(), ProcessID: telemetry.NewID(), NbObjects: 1}
 			body := wire.AppendBlockTraces(nil, &b, wire.Compress(nil, nil), wire.Compress(nil, []byte("x")), s)
 			back, err := wire.DecodeBlockTraces(body)
