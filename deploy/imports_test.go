@@ -62,7 +62,7 @@ var onlyIn = map[string][]string{
 	"github.com/duckdb":              {"query/engine"},
 	"github.com/nats-io/nats-server": {"schemas/bus/embedded"},
 	"modernc.org/sqlite":             {"schemas/catalog/sqlite"},
-	"github.com/jackc/pgx":           {"schemas/catalog/postgres", "deploy/parts"},
+	"github.com/jackc/pgx":           {"schemas/catalog/postgres", "sdk/pgxtrace", "deploy/parts"},
 	"gocloud.dev":                    {"schemas/lake"},
 	"github.com/aws":                 {"schemas/lake"},
 	"github.com/Azure":               {"schemas/lake"},
