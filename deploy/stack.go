@@ -58,7 +58,7 @@ type Stack struct {
 	httpListener   net.Listener
 	flightListener net.Listener
 
-	recording bool // this process with package sdk
+	stopMetrics func() // of the runtime; nil: this process does not record itself
 
 	counts counts
 	ready  atomic.Bool

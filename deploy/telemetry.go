@@ -14,10 +14,11 @@ import (
 
 	"github.com/micromegas-go/micromegas/sdk"
 	"github.com/micromegas-go/micromegas/sdk/httpsink"
+	"github.com/micromegas-go/micromegas/sdk/runtimemetrics"
 	"github.com/micromegas-go/micromegas/sdk/slogsink"
 )
 
-// A server can record itself with package sdk: its log, the numbers of /status as measures, and spans of what its stages do. They go to a
+// A server can record itself with package sdk: its log, the numbers of /status and of Go's runtime as measures, and spans of what its stages do. They go to a
 // gateway like those of any program, its own for one.
 //
 // Telemetry about telemetry stays bounded: the sdk posts by the clock, not by the event, so what a post makes the stages record, a few
@@ -57,7 +58,7 @@ func (s *Stack) startTelemetry(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, sink.Close(ctx))
 	}
-	s.recording = true
+	s.stopMetrics = runtimemetrics.Start(runtimemetrics.Options{})
 	s.log.Info("recording itself", "process_id", sdk.ProcessID(), "url", cfg.URL)
 	s.goPart("telemetry", s.recordStatus)
 	return nil
@@ -109,10 +110,11 @@ func levelOf(l slog.Level) sdk.Level {
 
 // stopTelemetry sends what is recorded, while the gateway still takes it.
 func (s *Stack) stopTelemetry(ctx context.Context) {
-	if !s.recording {
+	if s.stopMetrics == nil {
 		return
 	}
-	s.recording = false
+	s.stopMetrics()
+	s.stopMetrics = nil
 	s.stopPart(ctx, "telemetry")
 	ctx, cancel := context.WithTimeout(ctx, telemetryGrace)
 	defer cancel()
