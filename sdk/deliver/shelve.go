@@ -158,3 +158,22 @@ func (s *Sink) dropRest() (rest []*item) {
 	s.checkWaiters()
 	return rest
 }
+
+// Take puts requests on the shelf that were never sent to this sink, and counts them as if they had been. False: not all found a place
+// there; those that did count.
+func (s *Sink) Take(ks []Kept) bool {
+	s.Adopt(int64(len(ks)), nil)
+	n, lost, err := s.cfg.Shelf.Put(ks)
+	rest := int64(len(ks) - n)
+	s.mu.Lock()
+	s.lose(lost)
+	s.stats.Sent -= rest
+	s.shelved -= rest
+	s.wake.Broadcast()
+	s.checkWaiters()
+	s.mu.Unlock()
+	if err != nil {
+		s.errors.report(err)
+	}
+	return err == nil
+}

@@ -32,6 +32,8 @@ type Sink struct {
 	wg     sync.WaitGroup // workers and shelver
 	done   chan struct{}  // closed when all have ended
 
+	finished chan struct{} // closed when Close has settled or shelved everything
+
 	hopeless chan struct{} // closed when an attempt of a sink with a shelf fails after Close has begun
 
 	shelve chan struct{} // a token: look whether something has to go to the shelf
@@ -67,7 +69,7 @@ func New(cfg Config, p Poster) (*Sink, error) {
 	}
 	s := &Sink{
 		cfg: cfg, poster: p, errors: reporter{fn: cfg.OnError, interval: cfg.ErrorInterval},
-		done: make(chan struct{}), hopeless: make(chan struct{}), shelve: make(chan struct{}, 1), pending: map[uint64]int{},
+		done: make(chan struct{}), finished: make(chan struct{}), hopeless: make(chan struct{}), shelve: make(chan struct{}, 1), pending: map[uint64]int{},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.wake.L = &s.mu
@@ -172,12 +174,13 @@ func (s *Sink) lose(lost []sdk.Drop) {
 	}
 }
 
-// Adopt counts requests that the shelf has found, as if they had been sent and shelved now.
-func (s *Sink) Adopt(n int64) {
+// Adopt counts requests that the shelf has found, as if they had been sent and shelved now; lost says which of them are lost already.
+func (s *Sink) Adopt(n int64, lost []sdk.Drop) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stats.Sent += n
 	s.shelved += n
+	s.lose(lost)
 	s.wake.Broadcast()
 }
 
@@ -218,6 +221,9 @@ func (s *Sink) Flush(ctx context.Context) error {
 	select {
 	case <-w.done:
 		return nil
+	case <-s.finished:
+		s.forget(w)
+		return errors.New("flush: the sink is closed, and requests stay on disk")
 	case <-ctx.Done():
 		s.forget(w)
 		return fmt.Errorf("flush: %w", ctx.Err())
@@ -261,7 +267,9 @@ func (s *Sink) Close(ctx context.Context) error {
 		s.cancel()
 		s.wait(closeGrace)
 	}
-	return s.closeError(s.farewell(), ctx)
+	late := s.farewell()
+	close(s.finished)
+	return s.closeError(late, ctx)
 }
 
 // closeError says what became of what Close could not deliver.
