@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/micromegas-go/micromegas/sdk"
@@ -50,9 +51,9 @@ var _ sdk.Sink = (*Sink)(nil)
 // Sink appends requests to a file. A request that cannot be written is dropped as sdk.DropDisk, and the next one is tried: when there is
 // room again, writing goes on. It must be closed when no longer needed.
 type Sink struct {
-	*deliver.Sink
-	close func() error
-	once  sync.Once
+	sink   *deliver.Sink
+	close  func() error
+	closed atomic.Bool
 }
 
 // New returns a sink on a file, which need not be writable yet. What a crash left at the end of it is cut off.
@@ -75,14 +76,24 @@ func start(cfg deliver.Config, p deliver.Poster, closing func() error) (*Sink, e
 	if err != nil {
 		return nil, fmt.Errorf("filesink: %w", err)
 	}
-	return &Sink{Sink: s, close: closing}, nil
+	return &Sink{sink: s, close: closing}, nil
 }
+
+// Send queues the request, or drops it.
+func (s *Sink) Send(r sdk.Request) { s.sink.Send(r) }
+
+// Flush returns when everything sent before is delivered or dropped, or with ctx's error.
+func (s *Sink) Flush(ctx context.Context) error { return s.sink.Flush(ctx) }
+
+// Stats returns the numbers so far.
+func (s *Sink) Stats() sdk.SinkStats { return s.sink.Stats() }
 
 // Close flushes and closes the file.
 func (s *Sink) Close(ctx context.Context) error {
-	err := s.Sink.Close(ctx)
-	s.once.Do(func() { err = errors.Join(err, s.close()) })
-	return err
+	if s.closed.Swap(true) {
+		return nil
+	}
+	return errors.Join(s.sink.Close(ctx), s.close())
 }
 
 // frameOf returns the bytes of a request that is written now, in a buffer that is used again.
