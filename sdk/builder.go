@@ -16,10 +16,12 @@ type builder struct {
 	age    int64
 	start  int64 // of the process, ns
 
-	registered bool
-	block      telemetry.Block // of the open block; End* are of the last event
-	deps, objs []byte
-	first      int64 // when the open block got its first event
+	registered   bool
+	registration []byte // the body of insert_stream
+	kept         journaled
+	block        telemetry.Block // of the open block; End* are of the last event
+	deps, objs   []byte
+	first        int64 // when the open block got its first event
 
 	// What the open block has: an id may be defined once.
 	no     uint32            // of the block
@@ -60,6 +62,7 @@ func newBuilder(out output, class Class, tag telemetry.Tag, process *telemetry.P
 	default:
 		b.stream.Dependencies, b.stream.Objects = wire.SpanTypes()
 	}
+	b.registration = wire.AppendStream(nil, &b.stream)
 	b.open()
 	return b
 }
@@ -73,6 +76,7 @@ func (b *builder) open() {
 		ObjectOffset: b.block.ObjectOffset + int64(b.block.NbObjects),
 	}
 	b.deps, b.objs = b.deps[:0], b.objs[:0]
+	b.kept = journaled{}
 	clear(b.ids)
 	clear(b.texts)
 	clear(b.sets)
@@ -108,10 +112,16 @@ func (b *builder) cut(now int64) {
 		b.registered = true
 	}
 	b.block.EndTicks = max(b.block.EndTicks, now)
-	b.block.BeginTime, b.block.EndTime = b.start+b.block.BeginTicks, b.start+b.block.EndTicks
-	deps, objs := wire.Compress(nil, b.deps), wire.Compress(nil, b.objs)
-	b.out.send(b, wire.AppendBlockTraces(nil, &b.block, deps, objs, b.traceSet()))
+	head, deps, objs := b.head(), wire.Compress(nil, b.deps), wire.Compress(nil, b.objs)
+	b.out.send(b, wire.AppendBlockTraces(nil, &head, deps, objs, b.traceSet()))
 	b.open()
+}
+
+// head returns the envelope of the block as it is.
+func (b *builder) head() telemetry.Block {
+	h := b.block
+	h.BeginTime, h.EndTime = b.start+h.BeginTicks, b.start+h.EndTicks
+	return h
 }
 
 // site returns the id of a site's record, which is in the block then.

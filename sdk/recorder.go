@@ -19,10 +19,12 @@ const (
 
 // recorder takes events from lanes and tracks, makes blocks of them and gives these to the sink. All is done by one goroutine.
 type recorder struct {
-	cfg     Config
-	sink    Sink
-	process telemetry.Process
-	clock   *clock
+	cfg          Config
+	sink         Sink
+	journal      Journal // nil = the sink has none
+	process      telemetry.Process
+	registration []byte // the body of insert_process
+	clock        *clock
 
 	logs, metrics, async, images *builder
 
@@ -46,10 +48,11 @@ type recorder struct {
 
 func newRecorder(cfg Config, process telemetry.Process, c *clock) *recorder {
 	r := &recorder{
-		cfg: cfg, sink: cfg.Sink, process: process, clock: c,
+		cfg: cfg, sink: cfg.Sink, process: process, registration: wire.AppendProcess(nil, &process), clock: c,
 		wake: make(chan struct{}, 1), requests: make(chan chan struct{}), stop: make(chan struct{}), stopped: make(chan struct{}),
 		formats: map[uint32][]segment{}, counted: map[*Counter]uint64{},
 	}
+	r.journal, _ = cfg.Sink.(Journal)
 	r.logs = r.builder(ClassLogs, telemetry.TagLog, cfg.LogAge, nil)
 	r.metrics = r.builder(ClassMetrics, telemetry.TagMetrics, cfg.MetricAge, nil)
 	r.async = r.builder(ClassSpans, telemetry.TagCPU, cfg.SpanAge, []telemetry.Property{{Key: "thread-id", Value: "0"}, {Key: "thread-name", Value: "async"}})
@@ -63,7 +66,7 @@ func (r *recorder) builder(class Class, tag telemetry.Tag, age time.Duration, pr
 
 // register implements output.
 func (r *recorder) register(b *builder) {
-	r.sink.Send(Request{Kind: KindStream, Class: ClassMetadata, Body: wire.AppendStream(nil, &b.stream), ProcessID: r.process.ID, StreamID: b.stream.ID})
+	r.sink.Send(Request{Kind: KindStream, Class: ClassMetadata, Body: b.registration, ProcessID: r.process.ID, StreamID: b.stream.ID})
 }
 
 // send implements output.
@@ -71,6 +74,9 @@ func (r *recorder) send(b *builder, body []byte) {
 	r.sink.Send(Request{
 		Kind: KindBlock, Class: b.class, Body: body, Events: int(b.block.NbObjects), ProcessID: r.process.ID, StreamID: b.stream.ID, BlockID: b.block.ID,
 	})
+	if r.journal != nil {
+		r.journal.Cut(b.stream.ID)
+	}
 }
 
 // run is the recorder's goroutine.
@@ -131,6 +137,14 @@ func (r *recorder) drain(all bool) {
 		} else {
 			b.cutOld(now)
 		}
+		r.keep(b)
+	}
+}
+
+// keep has the journal keep what came to an open block.
+func (r *recorder) keep(b *builder) {
+	if r.journal != nil {
+		b.keep(r.journal, r.registration)
 	}
 }
 

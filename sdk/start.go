@@ -10,8 +10,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/micromegas-go/micromegas/schemas/wire"
 )
 
 // Config says what is recorded and where it goes. The zero value of a field means what its comment says; the environment is read for
@@ -159,7 +157,7 @@ func Start(ctx context.Context, cfg Config) error {
 		return fmt.Errorf("sdk: start: set %s: %w", envParent, err)
 	}
 	r := newRecorder(cfg, p, c)
-	cfg.Sink.Send(Request{Kind: KindProcess, Class: ClassMetadata, Body: wire.AppendProcess(nil, &p), ProcessID: p.ID})
+	cfg.Sink.Send(Request{Kind: KindProcess, Class: ClassMetadata, Body: r.registration, ProcessID: p.ID})
 	r.discard()
 	memory.open(cfg.Memory/wordBytes, func() {
 		select {

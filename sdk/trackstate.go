@@ -73,6 +73,7 @@ func (r *recorder) drainTrack(q *trackQueue, now int64, all bool) (ended bool) {
 	} else {
 		t.b.cutOld(now)
 	}
+	r.keep(t.b)
 	return false
 }
 

@@ -11,30 +11,6 @@ import (
 	"github.com/micromegas-go/micromegas/sdk"
 )
 
-// Journal keeps what blocks under construction hold, so that a killed process's events are sent by the next one.
-//
-// Its methods may be called from any goroutine, but for one stream by one at a time. They write a file and do not sync it: they take
-// microseconds, unless the disk is stuck.
-type Journal interface {
-	// Append adds what has come to the open block of a stream since the last call. The first call with a new head.ID begins the
-	// block. What cannot be written is not an error of the caller: the block is then recovered as far as it was written.
-	Append(g *Growth)
-	// Cut says that the open block of a stream was handed to the sink, or given up. It must be called after Send, so that the
-	// journal knows that the block is on its way and keeps it until the sink is done with it.
-	Cut(streamID telemetry.ID)
-}
-
-// Growth is what has come to the open block of a stream. Nothing of it is kept after Append returns, but for the registrations, which must
-// not be changed any more.
-type Growth struct {
-	Head telemetry.Block // the block as it would be if it ended now
-	// Process and Stream are the bodies of insert_process and insert_stream. They are needed with the first growth of a stream, and
-	// ignored later.
-	Process, Stream []byte
-	// Dependencies and Objects are the uncompressed bytes to be appended to those before.
-	Dependencies, Objects []byte
-}
-
 // A journal is a sequence of records, integers little-endian:
 //
 //	length u32   of what follows the checksum
@@ -103,7 +79,7 @@ func newJournal(h *home, maxBytes int64) *journal {
 }
 
 // append adds to the open block of a stream.
-func (j *journal) append(g *Growth) {
+func (j *journal) append(g *sdk.Growth) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.closed {
@@ -338,7 +314,7 @@ func appendRegistration(dst []byte, kind byte, id telemetry.ID, body []byte) []b
 	return appendRecord(dst, kind, func(dst []byte) []byte { return append(append(dst, id[:]...), body...) })
 }
 
-func appendGrowth(dst []byte, g *Growth) []byte {
+func appendGrowth(dst []byte, g *sdk.Growth) []byte {
 	le := binary.LittleEndian
 	return appendRecord(dst, recordGrowth, func(dst []byte) []byte {
 		h := &g.Head

@@ -40,9 +40,9 @@ func (r *recorder) begin() {
 }
 
 // grow records n messages and returns what came to the block.
-func (r *recorder) grow(n int) *spool.Growth {
+func (r *recorder) grow(n int) *sdk.Growth {
 	const target = "recorder"
-	g := &spool.Growth{Process: wire.AppendProcess(nil, &r.process), Stream: wire.AppendStream(nil, &r.stream)}
+	g := &sdk.Growth{Process: wire.AppendProcess(nil, &r.process), Stream: wire.AppendStream(nil, &r.stream)}
 	if r.head.NbObjects == 0 {
 		g.Dependencies = wire.AppendStaticString(nil, wire.DepStaticString, 1, target)
 	}

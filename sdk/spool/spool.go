@@ -78,8 +78,8 @@ func (c Config) Validate() error {
 }
 
 var (
-	_ sdk.Sink = (*Spool)(nil)
-	_ Journal  = (*Spool)(nil)
+	_ sdk.Sink    = (*Spool)(nil)
+	_ sdk.Journal = (*Spool)(nil)
 )
 
 // Spool delivers requests through a poster and keeps on disk what it does not take. It must be closed when no longer needed.
@@ -135,7 +135,7 @@ func (s *Spool) Flush(ctx context.Context) error { return s.sink.Flush(ctx) }
 func (s *Spool) Stats() sdk.SinkStats { return s.sink.Stats() }
 
 // Append adds to the open block of a stream.
-func (s *Spool) Append(g *Growth) { s.journal.append(g) }
+func (s *Spool) Append(g *sdk.Growth) { s.journal.append(g) }
 
 // Cut says that the open block of a stream was handed to Send, or given up.
 func (s *Spool) Cut(streamID telemetry.ID) { s.journal.cutStream(streamID) }

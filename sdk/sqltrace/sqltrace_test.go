@@ -222,7 +222,7 @@ func TestDriversBehaveAsWithoutTheWrapper(t *testing.T) {
 			bare, wrapped := &calls{}, &calls{}
 			use(t, bare, fake{bare, conn(bare)})
 			use(t, wrapped, sqltrace.Wrap(fake{wrapped, conn(wrapped)}, sqltrace.Options{}))
-if !slices.Equal(wrapped.log, bare.log) || !wrapped.closed {
+			if !slices.Equal(wrapped.log, bare.log) || !wrapped.closed {
 				t.Errorf("with the wrapper:\n%q, without:\n%q", wrapped.log, bare.log)
 			}
 		})
