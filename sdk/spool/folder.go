@@ -1,7 +1,6 @@
 package spool
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/micromegas-go/micromegas/schemas/telemetry"
+	"github.com/micromegas-go/micromegas/sdk/lockfile"
 )
 
 const (
@@ -17,8 +17,6 @@ const (
 	segmentEnd   = ".seg"
 	folderPrefix = "process-"
 )
-
-var errHeld = errors.New("folder belongs to a process that is alive")
 
 // folder is a subfolder that this process holds: its own, or one whose process has died.
 type folder struct {
@@ -31,7 +29,7 @@ type folder struct {
 // is locked is not the one at the path any more.
 func claim(path string, create bool) (*folder, error) {
 	name := filepath.Join(path, lockName)
-	lock, err := openLocked(name, create)
+	lock, err := lockfile.Open(name, create)
 	if err != nil {
 		return nil, err
 	}
@@ -39,7 +37,7 @@ func claim(path string, create bool) (*folder, error) {
 	if err == nil && canStatHeld {
 		var there os.FileInfo
 		if there, err = os.Stat(name); err == nil && !os.SameFile(held, there) {
-			err = errHeld
+			err = lockfile.ErrHeld
 		}
 	}
 	if err != nil {

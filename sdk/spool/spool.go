@@ -45,6 +45,7 @@ import (
 	"github.com/micromegas-go/micromegas/sdk"
 	"github.com/micromegas-go/micromegas/sdk/deliver"
 	"github.com/micromegas-go/micromegas/sdk/filesink"
+	"github.com/micromegas-go/micromegas/sdk/lockfile"
 )
 
 // Config says where requests are kept, and how much of them.
@@ -116,7 +117,7 @@ func New(cfg Config, next deliver.Poster) (*Spool, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stop = cancel
-	if canAdopt {
+	if lockfile.Freed {
 		s.wg.Go(func() { s.adoptAll(ctx) })
 	}
 	return s, nil

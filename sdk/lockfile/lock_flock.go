@@ -1,17 +1,17 @@
 //go:build darwin || dragonfly || freebsd || linux || netbsd || openbsd
 
-package spool
+package lockfile
 
 import (
 	"os"
 	"syscall"
 )
 
-// canAdopt says that the system frees the lock of a process that has died.
-const canAdopt = true
+// Freed says that the system frees the lock of a process that has died.
+const Freed = true
 
-// openLocked opens a file that only one descriptor may hold, until it is closed or its process ends.
-func openLocked(path string, create bool) (*os.File, error) {
+// Open opens a file that only one descriptor may hold, until it is closed or its process ends.
+func Open(path string, create bool) (*os.File, error) {
 	flags := os.O_RDWR
 	if create {
 		flags |= os.O_CREATE
@@ -22,7 +22,7 @@ func openLocked(path string, create bool) (*os.File, error) {
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		f.Close()
-		return nil, errHeld
+		return nil, ErrHeld
 	}
 	return f, nil
 }

@@ -1,4 +1,4 @@
-package spool
+package lockfile
 
 import (
 	"errors"
@@ -6,13 +6,13 @@ import (
 	"syscall"
 )
 
-// canAdopt says that the system frees the lock of a process that has died.
-const canAdopt = true
+// Freed says that the system frees the lock of a process that has died.
+const Freed = true
 
 const errorSharingViolation syscall.Errno = 32
 
-// openLocked opens a file that only one handle may hold, until it is closed or its process ends: it is not shared.
-func openLocked(path string, create bool) (*os.File, error) {
+// Open opens a file that only one handle may hold, until it is closed or its process ends: it is not shared.
+func Open(path string, create bool) (*os.File, error) {
 	name, err := syscall.UTF16PtrFromString(path)
 	if err != nil {
 		return nil, err
@@ -23,7 +23,7 @@ func openLocked(path string, create bool) (*os.File, error) {
 	}
 	h, err := syscall.CreateFile(name, syscall.GENERIC_READ|syscall.GENERIC_WRITE, 0, nil, mode, syscall.FILE_ATTRIBUTE_NORMAL, 0)
 	if errors.Is(err, errorSharingViolation) {
-		return nil, errHeld
+		return nil, ErrHeld
 	}
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
