@@ -74,6 +74,7 @@ var onlyIn = map[string][]string{
 	"github.com/pierrec/lz4":         {"schemas/wire", "query"},
 	"github.com/apache/arrow-go":     {"schemas/tables", "schemas/lake/frozen", "materializers", "query", "deploy"},
 	"google.golang.org/grpc":         {"query", "deploy"},
+	"go.opentelemetry.io/otel":       {"sdk/otelbridge"},
 }
 
 // topLevel is the whole house.
