@@ -1,12 +1,10 @@
 package slogsink_test
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,47 +13,19 @@ import (
 	"time"
 
 	"github.com/micromegas-go/micromegas/sdk"
-	"github.com/micromegas-go/micromegas/sdk/memsink"
+	"github.com/micromegas-go/micromegas/sdk/sdktest"
 	"github.com/micromegas-go/micromegas/sdk/slogsink"
 )
 
 const here = "github.com/micromegas-go/micromegas/sdk/slogsink_test"
 
-// begin starts the library, and returns what stops it and reads the entries.
-func begin(t testing.TB, cfg sdk.Config) (end func() []memsink.Log) {
-	t.Helper()
-	sink := memsink.New(0)
-	cfg.Sink = sink
-	if err := sdk.Start(context.Background(), cfg); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { sdk.Stop(context.Background()) })
-	return func() []memsink.Log {
-		t.Helper()
-		if err := sdk.Stop(context.Background()); err != nil {
-			t.Fatal(err)
-		}
-		d, err := sink.Decode()
-		if err != nil {
-			t.Fatal(err)
-		}
-		logs, err := d.Logs()
-		if err != nil {
-			t.Fatal(err)
-		}
-		// Ps write to lanes of their own, which are read one after the other.
-		slices.SortStableFunc(logs, func(a, b memsink.Log) int { return cmp.Compare(a.Time, b.Time) })
-		return logs
-	}
-}
-
 func TestHandlerDoesAsSlogAsks(t *testing.T) {
-	var end func() []memsink.Log
+	var end func() *sdktest.Recorded
 	slogtest.Run(t, func(t *testing.T) slog.Handler {
-		end = begin(t, sdk.Config{})
+		end = sdktest.Begin(t, sdk.Config{})
 		return slogsink.New(slogsink.Options{})
 	}, func(t *testing.T) map[string]any {
-		logs := end()
+		logs := end().Logs
 		if len(logs) != 1 {
 			t.Fatalf("%d entries", len(logs))
 		}
@@ -90,13 +60,13 @@ type panicking struct{}
 func (*panicking) Error() string { panic("no") }
 
 func TestAttributesBecomeProperties(t *testing.T) {
-	end := begin(t, sdk.Config{})
+	end := sdktest.Begin(t, sdk.Config{})
 	log := slog.New(slogsink.New(slogsink.Options{}))
 	when := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
 	log.With("svc", "a", "n", 1).WithGroup("g").With("k", true).Error("all", "i", -5, "u", uint64(5), "f", 1.5, "d", 1500*time.Millisecond,
 		"t", when, "err", errors.New("broken"), "nil", nil, "s", struct{ A int }{5}, slog.Group("h", "x", "y"), "i", 6)
 	log.Warn("odd", "err", (*panicking)(nil), "bad", "a\xffb")
-	logs := end()
+	logs := end().Logs
 	if len(logs) != 2 {
 		t.Fatalf("%d entries", len(logs))
 	}
@@ -110,14 +80,14 @@ func TestAttributesBecomeProperties(t *testing.T) {
 }
 
 func TestLevels(t *testing.T) {
-	end := begin(t, sdk.Config{Level: sdk.Trace})
+	end := sdktest.Begin(t, sdk.Config{Level: sdk.Trace})
 	log := slog.New(slogsink.New(slogsink.Options{Target: "other"}))
 	levels := []slog.Level{-8, -5, -4, -1, 0, 3, 4, 7, 8, 11, 12, 100}
 	want := []sdk.Level{sdk.Trace, sdk.Trace, sdk.Debug, sdk.Debug, sdk.Info, sdk.Info, sdk.Warn, sdk.Warn, sdk.Error, sdk.Error, sdk.Fatal, sdk.Fatal}
 	for _, l := range levels {
 		log.Log(t.Context(), l, "m")
 	}
-	logs := end()
+	logs := end().Logs
 	if len(logs) != len(want) {
 		t.Fatalf("%d entries", len(logs))
 	}
@@ -134,7 +104,7 @@ func TestEnabledFollowsTheLibrary(t *testing.T) {
 	if enabled(own, slog.LevelError) || enabled(fixed, slog.LevelError) {
 		t.Error("enabled before Start")
 	}
-	end := begin(t, sdk.Config{Level: sdk.Info})
+	end := sdktest.Begin(t, sdk.Config{Level: sdk.Info})
 	if !enabled(own, slog.LevelInfo) || enabled(own, slog.LevelDebug) || !enabled(fixed, slog.LevelInfo) || enabled(fixed, slog.LevelDebug) {
 		t.Error("not as Level says")
 	}
@@ -144,14 +114,14 @@ func TestEnabledFollowsTheLibrary(t *testing.T) {
 	}
 	slog.New(own).Debug("of another target")
 	slog.New(fixed).Debug("of this one")
-	logs := end()
+	logs := end().Logs
 	if len(logs) != 1 || logs[0].Msg != "of this one" {
 		t.Errorf("%+v", logs)
 	}
 }
 
 func TestEntriesOfASpanHaveItsIDs(t *testing.T) {
-	end := begin(t, sdk.Config{})
+	end := sdktest.Begin(t, sdk.Config{})
 	ctx, span := sdk.StartSpan(t.Context(), "s")
 	log := slog.New(slogsink.New(slogsink.Options{}))
 	log.InfoContext(ctx, "with", "k", "v", "span_id", "mine")
@@ -159,7 +129,7 @@ func TestEntriesOfASpanHaveItsIDs(t *testing.T) {
 	log.InfoContext(ctx, "with", "k", "v", "span_id", "mine")
 	span.End()
 	id, trace := span.ID()
-	logs := end()
+	logs := end().Logs
 	ids := `"span_id":"` + strconv.FormatInt(id, 10) + `","trace_id":"` + trace + `"}`
 	for i, want := range []string{`{"k":"v",` + ids, "{" + ids, `{"k":"v",` + ids} {
 		if got := logs[i].Properties.JSON; got != want {
@@ -171,7 +141,7 @@ func TestEntriesOfASpanHaveItsIDs(t *testing.T) {
 // More sets than package sdk keeps for ever must all arrive, from many goroutines at once.
 func TestManyValues(t *testing.T) {
 	const goroutines, each = 4, 5000
-	end := begin(t, sdk.Config{Memory: 1 << 30, BlockBytes: 64 << 10})
+	end := sdktest.Begin(t, sdk.Config{Memory: 1 << 30, BlockBytes: 64 << 10})
 	log := slog.New(slogsink.New(slogsink.Options{}))
 	var all sync.WaitGroup
 	for g := range goroutines {
@@ -184,7 +154,7 @@ func TestManyValues(t *testing.T) {
 	}
 	all.Wait()
 	seen := map[string]bool{}
-	for _, e := range end() {
+	for _, e := range end().Logs {
 		id, _ := e.Properties.Lookup("id")
 		g, _ := e.Properties.Lookup("g")
 		route, _ := e.Properties.Lookup("route")
@@ -204,7 +174,7 @@ func TestManyValues(t *testing.T) {
 
 func TestTooMuchIsCut(t *testing.T) {
 	before := sdk.Stats().Dropped["text cut"]
-	end := begin(t, sdk.Config{})
+	end := sdktest.Begin(t, sdk.Config{})
 	log := slog.New(slogsink.New(slogsink.Options{}))
 	var attrs []any
 	for i := range 300 {
@@ -212,7 +182,7 @@ func TestTooMuchIsCut(t *testing.T) {
 	}
 	log.Info("many", attrs...)
 	log.Info("long", "a", "b", "c", strings.Repeat("x", 2<<20))
-	logs := end()
+	logs := end().Logs
 	if n := len(logs[0].Properties.Props); n != 256 {
 		t.Errorf("%d properties", n)
 	}

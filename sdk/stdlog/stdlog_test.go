@@ -1,46 +1,17 @@
 package stdlog_test
 
 import (
-	"cmp"
-	"context"
 	"log"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/micromegas-go/micromegas/sdk"
-	"github.com/micromegas-go/micromegas/sdk/memsink"
+	"github.com/micromegas-go/micromegas/sdk/sdktest"
 	"github.com/micromegas-go/micromegas/sdk/stdlog"
 )
 
 const here = "github.com/micromegas-go/micromegas/sdk/stdlog_test"
-
-// begin starts the library, and returns what stops it and reads the entries.
-func begin(t testing.TB) (end func() []memsink.Log) {
-	t.Helper()
-	sink := memsink.New(0)
-	if err := sdk.Start(context.Background(), sdk.Config{Sink: sink}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { sdk.Stop(context.Background()) })
-	return func() []memsink.Log {
-		t.Helper()
-		if err := sdk.Stop(context.Background()); err != nil {
-			t.Fatal(err)
-		}
-		d, err := sink.Decode()
-		if err != nil {
-			t.Fatal(err)
-		}
-		logs, err := d.Logs()
-		if err != nil {
-			t.Fatal(err)
-		}
-		slices.SortStableFunc(logs, func(a, b memsink.Log) int { return cmp.Compare(a.Time, b.Time) })
-		return logs
-	}
-}
 
 func TestRedirectRecordsAndRestores(t *testing.T) {
 	var printed strings.Builder
@@ -49,7 +20,7 @@ func TestRedirectRecordsAndRestores(t *testing.T) {
 	log.SetOutput(&printed)
 	log.SetFlags(log.LstdFlags | log.Lshortfile)
 
-	end := begin(t)
+	end := sdktest.Begin(t, sdk.Config{})
 	restore := stdlog.Redirect(sdk.Warn)
 	log.Print("one line")
 	log.Printf("two\nlines%s", "\r\n")
@@ -58,7 +29,7 @@ func TestRedirectRecordsAndRestores(t *testing.T) {
 	restore()
 	restore()
 	log.Print("printed")
-	logs := end()
+	logs := end().Logs
 
 	want := []struct {
 		level  sdk.Level
@@ -92,7 +63,7 @@ func TestRestoreLeavesAnotherOutput(t *testing.T) {
 
 func TestManyGoroutines(t *testing.T) {
 	const goroutines, each = 8, 200
-	end := begin(t)
+	end := sdktest.Begin(t, sdk.Config{})
 	l := stdlog.NewLogger("", sdk.Info)
 	var all sync.WaitGroup
 	for range goroutines {
@@ -103,7 +74,7 @@ func TestManyGoroutines(t *testing.T) {
 		})
 	}
 	all.Wait()
-	logs := end()
+	logs := end().Logs
 	if len(logs) != goroutines*each {
 		t.Errorf("%d entries", len(logs))
 	}
@@ -115,7 +86,7 @@ func TestManyGoroutines(t *testing.T) {
 }
 
 func BenchmarkPrint(b *testing.B) {
-	begin(b)
+	sdktest.Begin(b, sdk.Config{Memory: 1 << 30})
 	l := stdlog.NewLogger("", sdk.Info)
 	b.ReportAllocs()
 	for b.Loop() {
