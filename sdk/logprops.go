@@ -115,7 +115,7 @@ func (r *recorder) logInline(e *event) bool {
 // takeText returns the text of n bytes at the begin of words, and the words behind it. The text is valid as long as the words are.
 func takeText(w []uint64, n int) (s string, rest []uint64, ok bool) {
 	words := (n + wordBytes - 1) / wordBytes
-	if words > len(w) {
+	if n < 0 || words > len(w) {
 		return "", nil, false
 	}
 	if n > 0 {
