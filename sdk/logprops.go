@@ -33,6 +33,9 @@ func LogProps(ctx context.Context, pc uintptr, target string, level Level, msg s
 // LevelEnabled reports whether LogText and LogProps record a level for at least one target. It is for a library of logging that asks before
 // it knows the place.
 func LevelEnabled(level Level) bool {
+	if running.Load() == nil {
+		return false
+	}
 	registry.mu.Lock()
 	defer registry.mu.Unlock()
 	l := &registry.limits
