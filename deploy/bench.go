@@ -69,6 +69,7 @@ func benchmarks() []benchmark {
 		{"storage", "bytes an event over the lake", benchStorage},
 		{"prune", "100,000 partitions pruned", benchPrune},
 		{"query", "dashboard queries, and 10 M rows streamed", benchQuery},
+		{"sdk", "the client library beside others; needs the source tree and the go tool", benchSDK},
 	}
 }
 
@@ -89,6 +90,7 @@ func (b *bench) say(format string, args ...any) {
 func runBench(ctx context.Context, std stdio, args []string) error {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	asJSON := fs.Bool("json", false, "print an array of {name, figure, unit, mark, met, peer, peer_figure, note}")
+	asMarkdown := fs.Bool("markdown", false, "print a table in Markdown")
 	apart := fs.Bool("distributed", false, "measure processes with roles of their own over PostgreSQL, an S3 server and NATS servers, which are started on this machine")
 	only := fs.String("only", "", "comma-separated `groups` to run: "+groupNames(benchmarks())+"; with --distributed: "+groupNames(distributedBenchmarks()))
 	scale := fs.Float64("scale", 1, "share of the load that the marks are stated for")
@@ -127,11 +129,14 @@ func runBench(ctx context.Context, std stdio, args []string) error {
 			break
 		}
 	}
-	if *asJSON {
+	switch {
+	case *asJSON:
 		enc := json.NewEncoder(std.out)
 		enc.SetIndent("", "  ")
 		errs = append(errs, enc.Encode(rows))
-	} else {
+	case *asMarkdown:
+		errs = append(errs, printMarkdown(std.out, rows))
+	default:
 		errs = append(errs, printRows(std.out, rows))
 	}
 	return errors.Join(errs...)
@@ -160,22 +165,43 @@ func chooseGroups(all []benchmark, only string) ([]benchmark, error) {
 	return chosen, nil
 }
 
+var columns = []string{"what", "figure", "unit", "mark", "met", "beside", "note"}
+
+// cells returns the columns of a row.
+func (r row) cells() []string {
+	met := "–"
+	if r.Met != nil {
+		met = map[bool]string{true: "yes", false: "missed"}[*r.Met]
+	}
+	peer := ""
+	if r.PeerFigure != nil {
+		peer = fmt.Sprintf("%s %s", r.Peer, figureText(*r.PeerFigure))
+	}
+	return []string{r.Name, figureText(r.Figure), r.Unit, r.Mark, met, peer, r.Note}
+}
+
 func printRows(w io.Writer, rows []row) error {
 	fmt.Fprintf(w, "%s\n\n", machine())
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(t, "what\tfigure\tunit\tmark\tmet\tbeside\tnote")
+	fmt.Fprintln(t, strings.Join(columns, "\t"))
 	for _, r := range rows {
-		met := "–"
-		if r.Met != nil {
-			met = map[bool]string{true: "yes", false: "missed"}[*r.Met]
-		}
-		peer := ""
-		if r.PeerFigure != nil {
-			peer = fmt.Sprintf("%s %s", r.Peer, figureText(*r.PeerFigure))
-		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Name, figureText(r.Figure), r.Unit, r.Mark, met, peer, r.Note)
+		fmt.Fprintln(t, strings.Join(r.cells(), "\t"))
 	}
 	return t.Flush()
+}
+
+func printMarkdown(w io.Writer, rows []row) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n\n| %s |\n|%s\n", machine(), strings.Join(columns, " | "), strings.Repeat("---|", len(columns)))
+	for _, r := range rows {
+		cells := r.cells()
+		for i := range cells {
+			cells[i] = strings.ReplaceAll(cells[i], "|", `\|`)
+		}
+		fmt.Fprintf(&b, "| %s |\n", strings.Join(cells, " | "))
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
 }
 
 // figureText prints three significant digits without an exponent.
