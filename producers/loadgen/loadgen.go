@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -58,7 +59,12 @@ type Config struct {
 	Varying bool
 	// Seed makes the ids of processes and streams, and what varies, repeatable; 0 = random. Ids of blocks are always fresh.
 	Seed uint64
+	// Run is a property of each process, by which what came of this load is found again; "" = none.
+	Run string
 }
+
+// RunProperty is the key of Config.Run.
+const RunProperty = "loadgen_run"
 
 // Validate returns every mistake at once.
 func (c Config) Validate() error {
@@ -276,6 +282,9 @@ func (l *Load) Registrations(p int) []Request {
 	process.ID = ids.id
 	process.StartTime += l.startShift()
 	process.Computer = fmt.Sprintf("%s-%d", l.process.Computer, p)
+	if l.cfg.Run != "" {
+		process.Properties = append(slices.Clone(process.Properties), telemetry.Property{Key: RunProperty, Value: l.cfg.Run})
+	}
 	reqs := []Request{{Path: ProcessPath, Body: wire.AppendProcess(nil, &process), Process: p}}
 	for _, tag := range []telemetry.Tag{telemetry.TagLog, telemetry.TagMetrics, telemetry.TagCPU} {
 		if l.perStream[tag] == 0 {

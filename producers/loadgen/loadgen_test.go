@@ -264,7 +264,7 @@ func TestPostKeepsItsPace(t *testing.T) {
 	defer web.Close()
 	l := newLoad(t, loadgen.Config{})
 	report, err := loadgen.Post(t.Context(), l, loadgen.PostConfig{
-		URL: web.URL, Key: "k", Connections: 2, Duration: 500 * time.Millisecond, EventsPerSecond: 40_000,
+		URL: web.URL, Key: "k", Connections: 2, Duration: 500 * time.Millisecond, Shape: loadgen.Shape{Rate: 40_000},
 	})
 	if err != nil {
 		t.Fatal(err)

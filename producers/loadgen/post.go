@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,12 +20,14 @@ type PostConfig struct {
 	Connections int           // requests in flight; default 32
 	Blocks      int64         // stop after as many; 0 = no limit
 	Duration    time.Duration // stop sending after it; 0 = no limit
-	// EventsPerSecond paces the sending; 0 = as fast as answers come.
-	EventsPerSecond float64
+	// Shape paces the sending, over Duration; without a pace a block is sent as soon as an answer comes.
+	Shape Shape
 	// RetryFor is how long one request is tried again after 5xx and network errors; default 30 s. Then it has failed.
 	RetryFor time.Duration
 	// OnAck is called for each acknowledged block, from many goroutines; the request's body is valid only during the call.
 	OnAck func(r *Request, latency time.Duration)
+	// OnGiveUp is called like OnAck for each block that was sent and not acknowledged: it may have arrived nevertheless.
+	OnGiveUp func(r *Request)
 	// SkipRegistrations leaves processes and streams unregistered, for a second run over the same load.
 	SkipRegistrations bool
 }
@@ -38,23 +38,26 @@ const (
 	requestTimeout     = 10 * time.Second
 	firstBackoff       = 10 * time.Millisecond
 	lastBackoff        = time.Second
-	maxSamples         = 1 << 18 // latencies kept by a connection; later ones replace random earlier ones
 )
 
-// Report is what became of a load. Latencies are those of acknowledged blocks, from the first attempt to the answer.
+// Report is what became of a load.
 type Report struct {
-	AckedBlocks int64         `json:"acked_blocks"`
-	AckedEvents int64         `json:"acked_events"`
-	AckedBytes  int64         `json:"acked_bytes"`     // of bodies
+	AckedBlocks int64 `json:"acked_blocks"`
+	AckedEvents int64 `json:"acked_events"`
+	AckedBytes  int64 `json:"acked_bytes"` // of bodies
+	// DueEvents are those that the shape asked for in the time; 0 = it had no pace, or other limits. Fewer acknowledged: the run was behind
+	// its schedule at the end.
+	DueEvents   int64         `json:"due_events,omitempty"`
 	Retries     int64         `json:"retries"`         // attempts after the first
 	Unavailable int64         `json:"unavailable"`     // 503 answers among them
 	Failed      int64         `json:"failed"`          // requests given up, registrations included
 	Error       string        `json:"error,omitempty"` // of one that failed
 	Elapsed     time.Duration `json:"elapsed_ns"`
-	P50         time.Duration `json:"p50_ns"`
-	P90         time.Duration `json:"p90_ns"`
-	P99         time.Duration `json:"p99_ns"`
-	Max         time.Duration `json:"max_ns"`
+	// Latencies are those of acknowledged blocks, from the first attempt to the answer.
+	Latencies
+	// Intended are those of the same blocks from the moment they were due: what a client sees that does not wait for others' answers before
+	// it has something to say. Without a pace they are the same.
+	Intended Latencies `json:"from_intended"`
 }
 
 // EventsPerSecond is the rate of acknowledged events.
@@ -65,18 +68,33 @@ func (r *Report) EventsPerSecond() float64 {
 	return float64(r.AckedEvents) / r.Elapsed.Seconds()
 }
 
+// WriteText prints the report for people.
+func (r *Report) WriteText(w io.Writer) {
+	fmt.Fprintf(w, "acked %s events in %s blocks, %s events/s in %v", Grouped(r.AckedEvents), Grouped(r.AckedBlocks), Grouped(int64(r.EventsPerSecond())), short(r.Elapsed))
+	if r.DueEvents > 0 {
+		fmt.Fprintf(w, ", %.1f %% of the %s that were due", 100*float64(r.AckedEvents)/float64(r.DueEvents), Grouped(r.DueEvents))
+	}
+	fmt.Fprintf(w, "; %s retries, %s unavailable, %s given up\n", Grouped(r.Retries), Grouped(r.Unavailable), Grouped(r.Failed))
+	fmt.Fprintf(w, "ack from the attempt:         %s\n", r.Latencies)
+	fmt.Fprintf(w, "ack from the intended moment: %s\n", r.Intended)
+	writeHistograms(w, r.Latencies, r.Intended)
+}
+
 // poster is one run of Post.
 type poster struct {
 	cfg    PostConfig
 	load   *Load
 	client *http.Client
-	until  time.Time // zero = no limit
+	shape  Shape
+	begin  time.Time // of the blocks
 
-	mu      sync.Mutex
-	left    int64 // blocks still to be taken, when limited
-	due     time.Time
-	report  Report
-	samples []time.Duration
+	fromAttempt, fromIntended Histogram
+
+	mu        sync.Mutex
+	left      int64         // blocks still to be taken, when limited
+	scheduled int64         // events
+	due       time.Duration // after begin, of the last block scheduled
+	report    Report
 }
 
 // Post registers the processes and streams of l, then posts its blocks until the configured limits or the end of ctx. Only a
@@ -91,25 +109,29 @@ func Post(ctx context.Context, l *Load, cfg PostConfig) (Report, error) {
 	if cfg.RetryFor <= 0 {
 		cfg.RetryFor = defaultRetryFor
 	}
+	cfg.Shape.Duration = cfg.Duration
+	shape := cfg.Shape.WithDefaults()
+	if err := shape.Validate(); err != nil {
+		return Report{}, fmt.Errorf("post load: %w", err)
+	}
 	cfg.URL = strings.TrimSuffix(cfg.URL, "/")
 	transport := &http.Transport{
 		MaxIdleConnsPerHost: cfg.Connections, MaxConnsPerHost: cfg.Connections, DisableCompression: true, WriteBufferSize: 64 << 10,
 	}
 	defer transport.CloseIdleConnections()
-	p := &poster{cfg: cfg, load: l, client: &http.Client{Transport: transport, Timeout: requestTimeout}, left: cfg.Blocks}
+	p := &poster{cfg: cfg, load: l, client: &http.Client{Transport: transport, Timeout: requestTimeout}, shape: shape, left: cfg.Blocks}
 	if !cfg.SkipRegistrations {
 		if err := p.run(ctx, p.registrations); err != nil {
 			return p.report, fmt.Errorf("post registrations: %w", err)
 		}
 	}
-	begin := time.Now()
-	p.due = begin
-	if cfg.Duration > 0 {
-		p.until = begin.Add(cfg.Duration)
-	}
+	p.begin = time.Now()
 	err := p.run(ctx, p.blocks)
-	p.report.Elapsed = time.Since(begin)
-	p.percentiles()
+	p.report.Elapsed = time.Since(p.begin)
+	if shape.Paced() && cfg.Duration > 0 && (cfg.Blocks == 0 || p.left > 0) && ctx.Err() == nil {
+		p.report.DueEvents = int64(shape.Due(cfg.Duration))
+	}
+	p.report.Latencies, p.report.Intended = p.fromAttempt.Latencies(), p.fromIntended.Latencies()
 	if err != nil {
 		return p.report, fmt.Errorf("post blocks: %w", err)
 	}
@@ -139,14 +161,9 @@ func (p *poster) registrations(ctx context.Context, connection int) error {
 }
 
 func (p *poster) blocks(ctx context.Context, _ int) error {
-	var (
-		buf     []byte
-		samples []time.Duration
-		seen    int64
-	)
-	defer func() { p.keep(samples) }()
+	var buf []byte
 	for {
-		r, ok, err := p.take(ctx, buf)
+		r, due, ok, err := p.take(ctx, buf)
 		if err != nil || !ok {
 			return err
 		}
@@ -156,12 +173,16 @@ func (p *poster) blocks(ctx context.Context, _ int) error {
 			return err
 		}
 		if !acked {
+			if p.cfg.OnGiveUp != nil {
+				p.cfg.OnGiveUp(&r)
+			}
 			continue
 		}
-		if seen++; len(samples) < maxSamples {
-			samples = append(samples, latency)
-		} else if i := rand.Int64N(seen); i < maxSamples {
-			samples[i] = latency
+		p.fromAttempt.Record(latency)
+		if p.shape.Paced() {
+			p.fromIntended.Record(time.Since(due))
+		} else {
+			p.fromIntended.Record(latency)
 		}
 		if p.cfg.OnAck != nil {
 			p.cfg.OnAck(&r, latency)
@@ -169,44 +190,48 @@ func (p *poster) blocks(ctx context.Context, _ int) error {
 	}
 }
 
-// take returns the next block when it is due; ok is false when there is none any more.
-func (p *poster) take(ctx context.Context, buf []byte) (r Request, ok bool, err error) {
+// take returns the next block when it is due, and when that was; ok is false when there is none any more.
+func (p *poster) take(ctx context.Context, buf []byte) (r Request, due time.Time, ok bool, err error) {
 	if ctx.Err() != nil || !p.reserve() {
-		return r, false, nil
+		return r, due, false, nil
 	}
 	if r, err = p.load.Next(buf); err != nil {
-		return r, false, err
+		return r, due, false, err
 	}
-	return r, pause(ctx, time.Until(p.schedule(int64(r.Block.NbObjects)))), nil
+	after := p.schedule(int64(r.Block.NbObjects))
+	if p.ended(after) {
+		return r, due, false, nil
+	}
+	due = p.begin.Add(after)
+	return r, due, pause(ctx, time.Until(due)), nil
 }
 
 // reserve takes one block off what is left; false = the limits are reached.
 func (p *poster) reserve() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.cfg.Blocks > 0 && p.left == 0 || !p.until.IsZero() && !laterOf(p.due, time.Now()).Before(p.until) {
+	if p.cfg.Blocks > 0 && p.left == 0 || p.ended(max(p.due, time.Since(p.begin))) {
 		return false
 	}
 	p.left--
 	return true
 }
 
-// schedule returns when the next events are due, and makes those after them due later.
-func (p *poster) schedule(events int64) time.Time {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	due := p.due
-	if rate := p.cfg.EventsPerSecond; rate > 0 {
-		p.due = due.Add(time.Duration(float64(events) / rate * float64(time.Second)))
-	}
-	return due
+// ended says whether a moment after the begin is too late to send anything.
+func (p *poster) ended(after time.Duration) bool {
+	return p.cfg.Duration > 0 && after >= p.cfg.Duration
 }
 
-func laterOf(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
+// schedule returns when the next block of so many events is due, after the begin: when its first event is.
+func (p *poster) schedule(events int64) time.Duration {
+	if !p.shape.Paced() {
+		return 0
 	}
-	return b
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.due = p.shape.When(float64(p.scheduled), p.due)
+	p.scheduled += events
+	return p.due
 }
 
 // pause waits; it returns false when ctx ended first.
@@ -299,19 +324,4 @@ func (p *poster) retried(status int) {
 	if status == http.StatusServiceUnavailable {
 		p.report.Unavailable++
 	}
-}
-
-func (p *poster) keep(samples []time.Duration) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.samples = append(p.samples, samples...)
-}
-
-func (p *poster) percentiles() {
-	if len(p.samples) == 0 {
-		return
-	}
-	slices.Sort(p.samples)
-	at := func(q float64) time.Duration { return p.samples[int(q*float64(len(p.samples)-1))] }
-	p.report.P50, p.report.P90, p.report.P99, p.report.Max = at(0.5), at(0.9), at(0.99), at(1)
 }

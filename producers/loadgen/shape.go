@@ -22,8 +22,8 @@ func ShapeKinds() []ShapeKind { return []ShapeKind{Steady, Ramp, Spike} }
 
 // Bounds of shapes.
 const (
-	MaxRate        = 1e9            // events a second
-	MaxSpikeFactor = 77             // production has 57,700 events/s in the mean and bursts of 4.4 M/s
+	MaxRate        = 1e9 // events a second
+	MaxSpikeFactor = 77  // production has 57,700 events/s in the mean and bursts of 4.4 M/s
 	MinSpikeFor    = time.Millisecond
 	MaxSpikeEvery  = 24 * time.Hour
 	maxRun         = 10 * 365 * 24 * time.Hour // what When answers at most
