@@ -49,7 +49,7 @@ func (f *loadgenFlags) bind(fs *flag.FlagSet) {
 	fs.Float64Var(&s.From, "from", 0, "`events` a second at the begin of a ramp")
 	fs.Float64Var(&s.SpikeFactor, "spike-factor", 0, fmt.Sprintf("a spike's rate, in `means`: 1 to %d; 0 is 10", loadgen.MaxSpikeFactor))
 	fs.DurationVar(&s.SpikeFor, "spike-for", 0, "how long a spike lasts; 0 is until half of all events are in spikes")
-	fs.DurationVar(&s.SpikeEvery, "spike-every", 0, "from one spike's end to the next one's; 0 is a third of --duration")
+	fs.DurationVar(&s.SpikeEvery, "spike-every", 0, "from one spike to the next; 0 is a third of --duration")
 
 	fs.StringVar(&f.verify, "verify", "", "`address` of a FlightSQL server that is asked, after posting, whether all that was acked is there, once")
 	fs.StringVar(&f.verifyKey, "verify-key", os.Getenv("MICROMEGAS_API_KEY"), "API `key` of that server (MICROMEGAS_API_KEY)")
@@ -135,6 +135,9 @@ func runLoadgen(ctx context.Context, std stdio, args []string) error {
 func (r *loadgenReport) verify(ctx context.Context, std stdio, v *verification, ledger *loadgen.Ledger, quiet bool) error {
 	begin := time.Now()
 	verdict, err := v.of(ctx, ledger)
+	if ctx.Err() != nil {
+		return errors.New("interrupted: what was acked is not verified")
+	}
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -258,6 +260,74 @@ func TestPostReportsRefusals(t *testing.T) {
 	}
 }
 
+// TestGivenUpBlocksAreReported has a server that takes registrations and no block.
+func TestGivenUpBlocksAreReported(t *testing.T) {
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == loadgen.BlockPath {
+			w.WriteHeader(http.StatusBadRequest)
+		}
+	}))
+	defer web.Close()
+	var given atomic.Int64
+	report, err := loadgen.Post(t.Context(), newLoad(t, loadgen.Config{}), loadgen.PostConfig{
+		URL: web.URL, Blocks: 7, OnGiveUp: func(*loadgen.Request) { given.Add(1) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if given.Load() != 7 || report.Failed != 7 {
+		t.Errorf("%d blocks were given up, report %+v", given.Load(), report)
+	}
+}
+
+// TestLatencyCountsFromTheIntendedMoment posts faster than a slow server answers: the latency of an attempt stays the same, and what
+// waits behind it is later and later.
+func TestLatencyCountsFromTheIntendedMoment(t *testing.T) {
+	const answer, blocks = 10 * time.Millisecond, 20
+	web := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if _, err := io.Copy(io.Discard, r.Body); err == nil && r.URL.Path == loadgen.BlockPath {
+			time.Sleep(answer) // the server is slow
+		}
+	}))
+	defer web.Close()
+	report, err := loadgen.Post(t.Context(), newLoad(t, loadgen.Config{}), loadgen.PostConfig{
+		URL: web.URL, Connections: 1, Blocks: blocks, Shape: loadgen.Shape{Rate: 100e6},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if report.AckedBlocks != blocks || report.P50 < answer*99/100 {
+		t.Errorf("report %+v", report)
+	}
+	if report.Intended.Max < (blocks-1)*answer || report.Intended.P50 < (blocks/2-1)*answer*99/100 || report.Intended.P50 <= report.P50 {
+		t.Errorf("from the attempt %s, from the intended moment %s", report.Latencies, report.Intended)
+	}
+	var text strings.Builder
+	report.WriteText(&text)
+	for _, want := range []string{"acked ", " in 20 blocks", "from the intended moment: p50", "#"} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("the printed report has no %q:\n%s", want, &text)
+		}
+	}
+}
+
+func TestPostRefusesBadShapes(t *testing.T) {
+	_, err := loadgen.Post(t.Context(), newLoad(t, loadgen.Config{}), loadgen.PostConfig{URL: "http://127.0.0.1:1", Shape: loadgen.Shape{Kind: loadgen.Ramp, Rate: 1}})
+	if err == nil || !strings.Contains(err.Error(), "duration") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestRunIsAPropertyOfProcesses(t *testing.T) {
+	l := newLoad(t, loadgen.Config{Run: "r1", Processes: 2})
+	for p := range 2 {
+		r := newReader(t, l, p)
+		if !slices.Contains(r.process.Properties, telemetry.Property{Key: loadgen.RunProperty, Value: "r1"}) {
+			t.Errorf("properties of process %d: %v", p, r.process.Properties)
+		}
+	}
+}
+
 func TestPostKeepsItsPace(t *testing.T) {
 	s := &server{key: "k", events: map[telemetry.ID]int32{}}
 	web := httptest.NewServer(s)
@@ -268,6 +338,9 @@ func TestPostKeepsItsPace(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if report.DueEvents != 20_000 {
+		t.Errorf("%d events were due", report.DueEvents)
 	}
 	if report.AckedEvents < 8_000 || report.AckedEvents > 32_000 {
 		t.Errorf("acked %d events in %v", report.AckedEvents, report.Elapsed)

@@ -75,6 +75,9 @@ func (r *Report) WriteText(w io.Writer) {
 		fmt.Fprintf(w, ", %.1f %% of the %s that were due", 100*float64(r.AckedEvents)/float64(r.DueEvents), Grouped(r.DueEvents))
 	}
 	fmt.Fprintf(w, "; %s retries, %s unavailable, %s given up\n", Grouped(r.Retries), Grouped(r.Unavailable), Grouped(r.Failed))
+	if r.AckedBlocks == 0 {
+		return
+	}
 	fmt.Fprintf(w, "ack from the attempt:         %s\n", r.Latencies)
 	fmt.Fprintf(w, "ack from the intended moment: %s\n", r.Intended)
 	writeHistograms(w, r.Latencies, r.Intended)

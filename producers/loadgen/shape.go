@@ -45,8 +45,9 @@ type Shape struct {
 	Rate     float64
 	From     float64       // rate at which a ramp begins
 	Duration time.Duration // of the run; 0 = no end, which a ramp must have
-	// A burst has SpikeFactor × Rate for SpikeFor at the end of every SpikeEvery. Between bursts the rate is lowered so that the mean over
-	// SpikeEvery is Rate: that needs SpikeFactor × SpikeFor ≤ SpikeEvery, and whole cycles in a run.
+	// A burst has SpikeFactor × Rate for SpikeFor in the middle of every SpikeEvery, so that the last of a run has time to be worked off.
+	// Between bursts the rate is lowered so that the mean over SpikeEvery is Rate: that needs SpikeFactor × SpikeFor ≤ SpikeEvery, and
+	// whole cycles in a run.
 	SpikeFactor          float64
 	SpikeFor, SpikeEvery time.Duration
 }
@@ -146,7 +147,8 @@ func (s Shape) Due(t time.Duration) float64 {
 		low := s.Rate * (every - s.SpikeFactor*burst) / quiet
 		cycles := max(0, t) / s.SpikeEvery
 		in := (max(0, t) - cycles*s.SpikeEvery).Seconds()
-		return float64(cycles)*s.Rate*every + max(0, low)*min(in, quiet) + s.SpikeFactor*s.Rate*max(0, in-quiet)
+		inBurst := min(max(0, in-quiet/2), burst)
+		return float64(cycles)*s.Rate*every + max(0, low)*(in-inBurst) + s.SpikeFactor*s.Rate*inBurst
 	default:
 		return s.Rate * sec
 	}
