@@ -38,6 +38,8 @@ func commands() []command {
 		{"health", "ask a server whether it is ready; --status: how it is", runHealth},
 		{"query", "run SQL against a server and print the rows", runQuery},
 		{"loadgen", "post recorded load to a server and print what it acked", runLoadgen},
+		{"hostmetrics", "measure this machine and send it to a server", runHostmetrics},
+		{"logfile", "follow log files and send their lines to a server", runLogfile},
 		{"bench", "measure this machine: a row per mark", runBench},
 	}
 }
@@ -83,7 +85,7 @@ func printHelp(w io.Writer) {
 
 func printCommands(w io.Writer) {
 	for _, c := range commands() {
-		fmt.Fprintf(w, "  %-8s %s\n", c.name, c.summary)
+		fmt.Fprintf(w, "  %-11s %s\n", c.name, c.summary)
 	}
 }
 
