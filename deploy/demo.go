@@ -22,6 +22,7 @@ func runDemo(ctx context.Context, std stdio, args []string) error {
 	fs := flag.NewFlagSet("demo", flag.ContinueOnError)
 	cfg := DefaultConfig()
 	complete := bindConfig(fs, &cfg, os.Getenv)
+	seed := fs.Uint64("seed", demo.DefaultConfig().Seed, "of the demo producer: the same one plays the same")
 	once := fs.Bool("once", false, "stop after the first query's rows")
 	if err := parseFlags(fs, std, "demo [flags]", args); err != nil {
 		return err
@@ -40,8 +41,8 @@ func runDemo(ctx context.Context, std stdio, args []string) error {
 	printAddresses(std.out, s)
 
 	pc := demo.DefaultConfig()
-	pc.URL, pc.Key = "http://"+s.HTTPAddr(), key
-	producer, err := demo.New(pc, s.log)
+	pc.URL, pc.Key, pc.Seed = "http://"+s.HTTPAddr(), key, *seed
+	producer, err := demo.New(pc, s.plain)
 	if err != nil {
 		s.Stop(ctx)
 		return err

@@ -1,48 +1,55 @@
-// Package demo is a small program that emits: a process with a log stream, a metrics stream and the spans of one thread, a block of each
-// every second, over HTTP to a gateway. It shows the house something to look at, and a reader of the code the least that a client
-// of the native protocol has to do.
+// Package demo is a program that plays a small house of services and records it through package sdk, so that there is something to look at,
+// and so that a reader of the code sees each thing of the library in use:
 //
-// What cannot be delivered waits in a queue of bounded length; what falls off its end, or is refused for good, is counted as dropped.
+//	front.go   requests that go through services: spans in contexts that cross from one to the next, entries with the ids of their span,
+//	           measures with properties, counters; now and then one that is slow, or fails
+//	work.go    workers with nested spans on tracks of their own; batches in the background
+//	frames.go  the loop of a game at 60 frames a second, on a track, and a picture of its last frames every half minute
+//
+// The same seed plays the same: each player draws what it emits, and in which order, from numbers of its own. How the players interleave
+// and what the clock says is of the moment.
+//
+// The library is one per process. If it runs already when Run begins, the demo records into it and leaves it running when it ends: events
+// go where the program that started it sends them, not to Config.URL, and Stats are those of the whole process. Else Run starts it with a
+// sink to Config.URL, and stops it.
 package demo
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"net/http"
 	"net/url"
-	"os"
-	"runtime"
-	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/micromegas-go/micromegas/schemas/telemetry"
-	"github.com/micromegas-go/micromegas/schemas/wire"
+	"github.com/micromegas-go/micromegas/sdk"
+	"github.com/micromegas-go/micromegas/sdk/httpsink"
 )
 
 // Bounds of the producer.
 const (
-	maxQueue        = 64              // blocks that wait for the gateway
+	maxPeriod       = time.Minute
+	softQueueBytes  = 8 << 20 // of blocks that wait for the gateway
+	hardQueueBytes  = 16 << 20
 	requestTimeout  = 5 * time.Second // of one post
-	farewellTimeout = time.Second     // for the last blocks once the context has ended
-	framesPerSecond = 60              // of the program that it plays
-	ticksPerSecond  = 1_000_000_000   // ticks are monotonic nanoseconds
-	frameTicks      = ticksPerSecond / framesPerSecond
+	farewellTimeout = 2 * time.Second // for the last blocks once the context has ended
 )
 
-// Config says where the producer sends to.
+// Config says what is played and where it goes.
 type Config struct {
 	URL    string        // base of the gateway, without /ingestion
 	Key    string        // bearer key; "" = none
-	Period time.Duration // between blocks of a stream
+	Period time.Duration // the greatest age of a block
+	Seed   uint64        // of all that is random
 }
 
 // DefaultConfig sends to the gateway on its default address, every second.
-func DefaultConfig() Config { return Config{URL: "http://127.0.0.1:9000", Period: time.Second} }
+func DefaultConfig() Config {
+	return Config{URL: "http://127.0.0.1:9000", Period: time.Second, Seed: 1}
+}
 
 // Validate returns every mistake at once.
 func (c Config) Validate() error {
@@ -50,8 +57,8 @@ func (c Config) Validate() error {
 	if u, err := url.Parse(c.URL); err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
 		errs = append(errs, fmt.Errorf("URL %q is not an http address", c.URL))
 	}
-	if c.Period <= 0 {
-		errs = append(errs, errors.New("period must be positive"))
+	if c.Period <= 0 || c.Period > maxPeriod {
+		errs = append(errs, fmt.Errorf("period %s is not in 0..%s", c.Period, maxPeriod))
 	}
 	return errors.Join(errs...)
 }
@@ -59,244 +66,142 @@ func (c Config) Validate() error {
 // Stats is what became of the events so far.
 type Stats struct {
 	Acked   int64 // events
-	Dropped int64 // events
-	Retries int64 // posts that will be tried again
+	Dropped int64 // events, by the library or by its sink
+	Retries int64 // posts that were tried again
 }
 
 // Producer is one run of the program.
 type Producer struct {
 	cfg     Config
 	log     *slog.Logger
-	client  *http.Client
-	process telemetry.Process
-	streams []*stream
-	begin   time.Time // with the monotonic clock: tick 0
-
-	registrations [][2]string // path and body, until they are acknowledged
-	queue         []queued
-
-	acked, dropped, retries atomic.Int64
+	sink    atomic.Pointer[httpsink.Sink] // nil = the library is not the producer's
+	dropped int64                         // by the library before
+	process atomic.Pointer[telemetry.ID]
 }
 
-// queued is a block that waits.
-type queued struct {
-	body   []byte
-	events int64
-}
-
-// stream is a stream of the producer, with the boundary of its last block.
-type stream struct {
-	telemetry.Stream
-	fill   func(p *Producer, s *stream, from, to int64) batch
-	frame  int64 // next one to emit
-	time   int64
-	ticks  int64
-	offset int64
-}
-
-// batch is the events of a block, not yet compressed.
-type batch struct {
-	deps, objs []byte
-	events     int32
-}
-
-// New makes a producer; nothing is sent before Run.
+// New makes a producer; nothing is sent before Run, and the library is not touched.
 func New(cfg Config, log *slog.Logger) (*Producer, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("demo config: %w", err)
 	}
-	cfg.URL = strings.TrimSuffix(cfg.URL, "/")
-	p := &Producer{cfg: cfg, log: log, client: &http.Client{Timeout: requestTimeout}, begin: time.Now()}
-	host, err := os.Hostname()
-	if err != nil {
-		host = "unknown"
-	}
-	exe, err := os.Executable()
-	if err != nil {
-		exe = "demo"
-	}
-	p.process = telemetry.Process{
-		ID: telemetry.NewID(), Exe: exe, Username: "demo", Realname: "demo", Computer: host, Distro: runtime.GOOS, CPUBrand: runtime.GOARCH,
-		TSCFrequency: ticksPerSecond, StartTime: p.begin.UnixNano(),
-		Properties: []telemetry.Property{{Key: "producer", Value: "demo"}, {Key: "version", Value: runtime.Version()}},
-	}
-	p.addStream("log", wire.LogTypes, (*Producer).logs, nil)
-	p.addStream("metrics", wire.MetricsTypes, (*Producer).metrics, nil)
-	p.addStream("cpu", wire.CPUTypes, (*Producer).spans, []telemetry.Property{{Key: "thread-id", Value: "1"}, {Key: "thread-name", Value: "main"}})
-	p.register(processPath, wire.AppendProcess(nil, &p.process))
-	for _, s := range p.streams {
-		p.register(streamPath, wire.AppendStream(nil, &s.Stream))
-	}
-	return p, nil
+	return &Producer{cfg: cfg, log: log, dropped: droppedByLibrary()}, nil
 }
 
-const (
-	processPath = "/ingestion/insert_process"
-	streamPath  = "/ingestion/insert_stream"
-	blockPath   = "/ingestion/insert_block"
-)
-
-func (p *Producer) register(path string, body []byte) {
-	p.registrations = append(p.registrations, [2]string{path, string(body)})
+// ProcessID returns the id under which the rows are found, zero before Run has begun.
+func (p *Producer) ProcessID() telemetry.ID {
+	if id := p.process.Load(); id != nil {
+		return *id
+	}
+	return telemetry.ID{}
 }
-
-func (p *Producer) addStream(tag string, types func() (deps, objs []telemetry.Type), fill func(*Producer, *stream, int64, int64) batch,
-	props []telemetry.Property,
-) {
-	deps, objs := types()
-	p.streams = append(p.streams, &stream{
-		Stream: telemetry.Stream{
-			ID: telemetry.NewID(), ProcessID: p.process.ID, Dependencies: deps, Objects: objs, Tags: []string{tag}, Properties: props,
-		},
-		fill: fill, time: p.process.StartTime,
-	})
-}
-
-// ProcessID returns the id under which the producer registers.
-func (p *Producer) ProcessID() telemetry.ID { return p.process.ID }
 
 // Stats returns the counts so far. It is safe to call while Run runs.
 func (p *Producer) Stats() Stats {
-	return Stats{Acked: p.acked.Load(), Dropped: p.dropped.Load(), Retries: p.retries.Load()}
+	s := sdk.Stats().Sink
+	if sink := p.sink.Load(); sink != nil {
+		s = sink.Stats()
+	}
+	dropped := droppedByLibrary() - p.dropped
+	for _, d := range s.Drops {
+		dropped += d.Events
+	}
+	return Stats{Acked: s.Events, Dropped: dropped, Retries: s.Retries}
 }
 
-// Run emits until ctx ends, then sends what it has. It returns nil: a gateway that is away is no reason to stop.
+// droppedByLibrary counts the events that no block holds.
+func droppedByLibrary() (n int64) {
+	for reason, events := range sdk.Stats().Dropped {
+		if reason != "text cut" { // the event is there
+			n += events
+		}
+	}
+	return n
+}
+
+// Run plays until ctx ends, then sends what it has. A gateway that is away is no reason to stop.
 func (p *Producer) Run(ctx context.Context) error {
-	p.log.Info("demo producer started", "process_id", p.process.ID, "url", p.cfg.URL)
-	ticker := time.NewTicker(p.cfg.Period)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ticker.C:
-			p.cut()
-			p.send(ctx)
-		case <-ctx.Done():
-			p.cut()
-			p.farewell(ctx)
-			for _, q := range p.queue {
-				p.dropped.Add(q.events)
-			}
-			p.queue = nil
-			p.client.CloseIdleConnections()
-			s := p.Stats()
-			p.log.Info("demo producer stopped", "acked_events", s.Acked, "dropped_events", s.Dropped, "retries", s.Retries)
-			return nil
-		}
-	}
-}
-
-// farewell tries for a moment to send what is left once ctx has ended.
-func (p *Producer) farewell(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewellTimeout)
-	defer cancel()
-	pause := time.NewTicker(farewellTimeout / 10)
-	defer pause.Stop()
-	for p.send(ctx); len(p.queue) > 0; p.send(ctx) {
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// cut closes a block of each stream and queues it.
-func (p *Producer) cut() {
-	elapsed := time.Since(p.begin)
-	for _, s := range p.streams {
-		if q, ok := p.close(s, int64(elapsed)); ok {
-			p.enqueue(q)
-		}
-	}
-}
-
-// close ends the current block of s at ticks and begins the next one with the same stamp. A block without events is not sent.
-func (p *Producer) close(s *stream, ticks int64) (queued, bool) {
-	b := telemetry.Block{
-		ID: telemetry.NewID(), StreamID: s.ID, ProcessID: p.process.ID,
-		BeginTime: s.time, BeginTicks: s.ticks, EndTime: p.process.StartTime + ticks, EndTicks: ticks, ObjectOffset: s.offset,
-	}
-	from := s.frame
-	s.frame = max(from, ticks/frameTicks) // whole frames only
-	events := s.fill(p, s, from, s.frame)
-	if events.events == 0 {
-		return queued{}, false
-	}
-	b.NbObjects = events.events
-	s.time, s.ticks, s.offset = b.EndTime, b.EndTicks, s.offset+int64(events.events)
-	body := wire.AppendBlock(nil, &b, wire.Compress(nil, events.deps), wire.Compress(nil, events.objs))
-	return queued{body: body, events: int64(events.events)}, true
-}
-
-// enqueue drops the oldest block when the queue is full.
-func (p *Producer) enqueue(q queued) {
-	if len(p.queue) >= maxQueue {
-		p.dropped.Add(p.queue[0].events)
-		p.queue = p.queue[1:]
-	}
-	p.queue = append(p.queue, q)
-}
-
-// send posts what waits, in order, until something has to be tried again.
-func (p *Producer) send(ctx context.Context) {
-	for len(p.registrations) > 0 {
-		r := p.registrations[0]
-		err := p.post(ctx, r[0], []byte(r[1]))
-		if err != nil && !errors.Is(err, errRefused) {
-			p.later(err)
-			return
-		}
-		if err != nil {
-			p.log.Error("registration refused", "path", r[0], "error", err)
-		}
-		p.registrations = p.registrations[1:]
-	}
-	for len(p.queue) > 0 {
-		q := p.queue[0]
-		err := p.post(ctx, blockPath, q.body)
-		switch {
-		case err == nil:
-			p.acked.Add(q.events)
-		case errors.Is(err, errRefused):
-			p.log.Error("block refused", "error", err)
-			p.dropped.Add(q.events)
-		default:
-			p.later(err)
-			return
-		}
-		p.queue = p.queue[1:]
-	}
-}
-
-func (p *Producer) later(err error) {
-	p.retries.Add(1)
-	p.log.Warn("gateway did not answer, trying again", "error", err, "queued_blocks", len(p.queue))
-}
-
-// errRefused is an answer that trying again will not change.
-var errRefused = errors.New("refused")
-
-func (p *Producer) post(ctx context.Context, path string, body []byte) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.cfg.URL+path, bytes.NewReader(body))
+	owner, err := p.start(ctx)
 	if err != nil {
-		return fmt.Errorf("%w: %w", errRefused, err)
+		return fmt.Errorf("demo: %w", err)
 	}
-	if p.cfg.Key != "" {
-		req.Header.Set("Authorization", "Bearer "+p.cfg.Key)
+	if id, err := telemetry.ParseID(sdk.ProcessID()); err == nil {
+		p.process.Store(&id)
 	}
-	resp, err := p.client.Do(req)
-	if err != nil {
-		return fmt.Errorf("post %s: %w", path, err)
+	if owner {
+		p.log.Info("demo producer started", "process_id", sdk.ProcessID(), "url", p.cfg.URL)
+	} else {
+		p.log.Info("demo producer started within this process's telemetry", "process_id", sdk.ProcessID())
 	}
-	defer resp.Body.Close()
-	reason, err := io.ReadAll(io.LimitReader(resp.Body, 512))
-	switch {
-	case resp.StatusCode/100 == 2:
-		return nil
-	case resp.StatusCode >= 500:
-		return fmt.Errorf("post %s: %s", path, resp.Status)
-	case err != nil:
-		return fmt.Errorf("post %s: %w", path, err)
+	p.play(ctx)
+	if owner {
+		farewell, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewellTimeout)
+		defer cancel()
+		if err := sdk.Stop(farewell); err != nil {
+			p.log.Warn("the last events did not all arrive", "error", err)
+		}
 	}
-	return fmt.Errorf("post %s: %w: %s %s", path, errRefused, resp.Status, bytes.TrimSpace(reason))
+	s := p.Stats()
+	p.log.Info("demo producer stopped", "acked_events", s.Acked, "dropped_events", s.Dropped, "retries", s.Retries)
+	return nil
 }
+
+// start starts the library, unless it runs, and reports whether it did.
+func (p *Producer) start(ctx context.Context) (owner bool, err error) {
+	if sdk.ProcessID() != "" {
+		return false, nil
+	}
+	cfg := httpsink.DefaultConfig()
+	cfg.URL, cfg.Key, cfg.RequestTimeout = p.cfg.URL, httpsink.Secret(p.cfg.Key), requestTimeout
+	cfg.Delivery.SoftBytes, cfg.Delivery.HardBytes = softQueueBytes, hardQueueBytes
+	cfg.Delivery.OnError = func(err error) { p.log.Warn("gateway does not take everything", "error", err) }
+	sink, err := httpsink.New(cfg)
+	if err != nil {
+		return false, err
+	}
+	err = sdk.Start(ctx, sdk.Config{
+		Sink: sink, LogAge: p.cfg.Period, MetricAge: p.cfg.Period, SpanAge: p.cfg.Period, Properties: map[string]string{"producer": "demo"},
+	})
+	if err == nil {
+		p.sink.Store(sink)
+		return true, nil
+	}
+	closeErr := sink.Close(context.WithoutCancel(ctx)) // has nothing to send
+	if errors.Is(err, sdk.ErrRunning) {                // somebody was faster
+		return false, closeErr
+	}
+	return false, errors.Join(err, closeErr)
+}
+
+// play runs all players until ctx ends.
+func (p *Producer) play(ctx context.Context) {
+	started.Log(sdk.Uint(p.cfg.Seed))
+	var players sync.WaitGroup
+	for _, play := range []func(context.Context, uint64){playFront, playFrames, playBatches, playProcess} {
+		players.Go(func() { play(ctx, p.cfg.Seed) })
+	}
+	for n := range workers {
+		players.Go(func() { playWorker(ctx, p.cfg.Seed, n) })
+	}
+	players.Wait()
+	stopped.Log()
+}
+
+// pause waits, and reports whether ctx goes on.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// The players' streams of random numbers.
+const (
+	randomFront = iota
+	randomFrames
+	randomBatches
+	randomWorkers // and one more for each further worker
+)

@@ -1,11 +1,16 @@
 package demo_test
 
 import (
+	"bytes"
+	"cmp"
 	"context"
+	"image/png"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -14,22 +19,24 @@ import (
 	"github.com/micromegas-go/micromegas/producers/demo"
 	"github.com/micromegas-go/micromegas/schemas/telemetry"
 	"github.com/micromegas-go/micromegas/schemas/wire"
+	"github.com/micromegas-go/micromegas/sdk"
+	"github.com/micromegas-go/micromegas/sdk/memsink"
 )
 
 // gateway keeps what it acknowledges.
 type gateway struct {
-	answer func(n int) int // status of the nth request
+	answer func(n int, kind sdk.Kind) int // status of the nth request
 
-	mu      sync.Mutex
-	n       int
-	process []telemetry.Process
-	streams map[telemetry.ID]telemetry.Stream
-	blocks  []wire.BlockBody
-	got     chan struct{} // a token for each block, as far as there is room
+	mu     sync.Mutex
+	n      int
+	sink   *memsink.Sink // of what is new
+	seen   map[telemetry.ID]bool
+	events int64
+	got    chan struct{} // a token for each block, as far as there is room
 }
 
-func newGateway(answer func(n int) int) *gateway {
-	return &gateway{answer: answer, streams: map[telemetry.ID]telemetry.Stream{}, got: make(chan struct{}, 1000)}
+func newGateway(answer func(n int, kind sdk.Kind) int) *gateway {
+	return &gateway{answer: answer, sink: memsink.New(0), seen: map[telemetry.ID]bool{}, got: make(chan struct{}, 1000)}
 }
 
 func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -37,47 +44,53 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.n++
-	status := g.answer(g.n)
+	kind := kindOf(r.URL.Path)
+	status := g.answer(g.n, kind)
 	if err != nil || r.Header.Get("Authorization") != "Bearer key" {
 		status = http.StatusUnauthorized
 	}
 	if status == http.StatusOK {
-		status = g.accept(r.URL.Path, body)
+		status = g.accept(kind, body)
 	}
 	w.WriteHeader(status)
 }
 
-func (g *gateway) accept(path string, body []byte) int {
-	switch {
-	case strings.HasSuffix(path, "insert_process"):
-		p, err := wire.DecodeProcess(body)
-		if err != nil {
-			return http.StatusBadRequest
+func kindOf(path string) sdk.Kind {
+	for _, k := range []sdk.Kind{sdk.KindProcess, sdk.KindStream} {
+		if strings.HasSuffix(path, k.Path()) {
+			return k
 		}
-		g.process = append(g.process, p)
-	case strings.HasSuffix(path, "insert_stream"):
-		s, err := wire.DecodeStream(body)
-		if err != nil {
-			return http.StatusBadRequest
-		}
-		g.streams[s.ID] = s
-	default:
+	}
+	return sdk.KindBlock
+}
+
+func (g *gateway) accept(kind sdk.Kind, body []byte) int {
+	if kind == sdk.KindBlock {
 		b, err := wire.DecodeBlock(body)
 		if err != nil {
 			return http.StatusBadRequest
 		}
-		g.blocks = append(g.blocks, b)
-		g.got <- struct{}{}
+		select {
+		case g.got <- struct{}{}:
+		default:
+		}
+		if g.seen[b.ID] { // sent again because the answer was not waited for
+			return http.StatusOK
+		}
+		g.seen[b.ID] = true
+		g.events += int64(b.NbObjects)
 	}
+	g.sink.Send(sdk.Request{Kind: kind, Body: body})
 	return http.StatusOK
 }
 
-// run starts a producer until the gateway holds n blocks.
+// run runs a producer until the gateway holds n blocks.
 func run(t *testing.T, g *gateway, n int) *demo.Producer {
 	t.Helper()
 	web := httptest.NewServer(g)
 	defer web.Close()
-	p, err := demo.New(demo.Config{URL: web.URL + "/", Key: "key", Period: 100 * time.Millisecond}, slog.New(slog.DiscardHandler))
+	cfg := demo.Config{URL: web.URL + "/", Key: "key", Period: 100 * time.Millisecond, Seed: 7}
+	p, err := demo.New(cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,99 +109,142 @@ func run(t *testing.T, g *gateway, n int) *demo.Producer {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
+	if sdk.ProcessID() != "" {
+		t.Error("the library runs on")
+	}
 	return p
 }
 
 func TestEveryEventArrivesOnce(t *testing.T) {
-	g := newGateway(func(n int) int {
+	g := newGateway(func(n int, _ sdk.Kind) int {
 		if n%4 == 0 {
 			return http.StatusServiceUnavailable
 		}
 		return http.StatusOK
 	})
-	p := run(t, g, 12)
-	if len(g.process) != 1 || g.process[0].ID != p.ProcessID() || len(g.streams) != 3 {
-		t.Fatalf("%d processes, %d streams", len(g.process), len(g.streams))
+	p := run(t, g, 60)
+	d, err := g.sink.Decode()
+	if err != nil {
+		t.Fatal(err)
 	}
-	var events int64
-	last := map[telemetry.ID]telemetry.Block{}
-	seen := map[telemetry.ID]bool{}
-	for _, b := range g.blocks {
-		if seen[b.ID] { // sent again because the answer was not waited for
-			continue
-		}
-		seen[b.ID] = true
-		s := g.streams[b.StreamID]
-		before, later := last[b.StreamID]
-		if later && (b.BeginTicks != before.EndTicks || b.BeginTime != before.EndTime || b.ObjectOffset != before.ObjectOffset+int64(before.NbObjects)) {
-			t.Errorf("block %+v after %+v", b.Block, before)
-		}
-		last[b.StreamID] = b.Block
-		events += int64(decode(t, g.process[0], s, &b))
+	slices.SortFunc(d.Blocks, func(a, b wire.BlockBody) int { return cmp.Compare(a.ObjectOffset, b.ObjectOffset) }) // repeated posts overtake
+	if len(d.Processes) != 1 || d.Processes[0].ID != p.ProcessID() {
+		t.Fatalf("%d processes", len(d.Processes))
 	}
-	if s := p.Stats(); s.Acked != events || s.Dropped != 0 || s.Retries == 0 {
-		t.Errorf("stats %+v, %d events arrived", s, events)
+	if s := p.Stats(); s.Acked != g.events || s.Dropped != 0 || s.Retries == 0 {
+		t.Errorf("stats %+v, %d events arrived", s, g.events)
+	}
+	checkLogs(t, d)
+	checkSpans(t, d)
+	measures, err := d.Measures()
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]bool{}
+	for _, m := range measures {
+		names[m.Name] = true
+		if _, ok := m.Properties.Lookup("route"); m.Name == "request_duration" && (!ok || m.Value <= 0) {
+			t.Errorf("%+v", m)
+		}
+	}
+	for _, want := range []string{"frame_time", "request_duration", "requests", "job_units", "heap"} {
+		if !names[want] {
+			t.Errorf("no measure %s in %v", want, slices.Sorted(maps.Keys(names)))
+		}
+	}
+	checkImages(t, d)
+}
+
+func checkLogs(t *testing.T, d *memsink.Decoded) {
+	t.Helper()
+	logs, err := d.Logs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	levels := map[int32]bool{}
+	inSpans := 0
+	for _, l := range logs {
+		levels[l.Level] = true
+		if target, _, _ := strings.Cut(l.Target, "/"); target != "demo" || l.Msg == "" || l.Level < int32(sdk.Fatal) || l.Level > int32(sdk.Debug) {
+			t.Errorf("log entry %+v", l)
+		}
+		if _, ok := l.Properties.Lookup("trace_id"); ok {
+			inSpans++
+		}
+	}
+	if !levels[int32(sdk.Info)] || !levels[int32(sdk.Debug)] || inSpans == 0 {
+		t.Errorf("levels %v, %d entries in spans", levels, inSpans)
 	}
 }
 
-// decode reads all rows of a block and checks their time.
-func decode(t *testing.T, p telemetry.Process, s telemetry.Stream, b *wire.BlockBody) int {
+// checkSpans looks for spans that end and have not begun, on tracks and in contexts.
+func checkSpans(t *testing.T, d *memsink.Decoded) {
 	t.Helper()
-	d, err := wire.NewDecoder(s.Dependencies, s.Objects, wire.DefaultLimits)
+	events, err := d.Objects(telemetry.TagCPU)
 	if err != nil {
 		t.Fatal(err)
 	}
-	clock, err := telemetry.NewClock(p, b.Block)
-	if err != nil {
-		t.Fatal(err)
-	}
-	check := func(ticks int64) {
-		if at := clock.Time(ticks); at < b.BeginTime-int64(time.Second) || at > b.EndTime {
-			t.Errorf("event at %d outside %d..%d", at, b.BeginTime, b.EndTime)
+	depth := map[telemetry.ID]int{}
+	edges := map[uint64]int{}
+	begun := 0
+	for _, e := range events {
+		async := strings.Contains(e.Type, "Async")
+		begin := strings.HasPrefix(e.Type, "Begin")
+		if begin {
+			begun++
+		}
+		switch {
+		case async && begin: // the edges of a span may be of several streams
+			edges[e.Field("span_id").Uint()]++
+		case async && strings.HasPrefix(e.Type, "End"):
+			edges[e.Field("span_id").Uint()]--
+		case begin:
+			depth[e.StreamID]++
+		case strings.HasPrefix(e.Type, "End"):
+			if depth[e.StreamID]--; depth[e.StreamID] < 0 {
+				t.Error("a span of a track ends that has not begun")
+			}
 		}
 	}
-	var c wire.Counts
-	switch telemetry.TagOf(s.Tags) {
-	case telemetry.TagLog:
-		c, err = d.Logs(b, func(e *telemetry.LogEntry) error {
-			check(e.Ticks)
-			if e.Target != "demo" || e.Msg == "" || e.Level < 1 || e.Level > 6 {
-				t.Errorf("log entry %+v", e)
-			}
-			return nil
-		})
-	case telemetry.TagMetrics:
-		c, err = d.Measures(b, clock, func(m *telemetry.Measure) error { check(m.Ticks); return nil })
-	default:
-		depth := 0
-		c, err = d.Objects(b, func(_ int, o *wire.Object) error {
-			if strings.HasPrefix(o.Type, "Begin") {
-				depth++
-			} else {
-				depth--
-			}
-			if depth < 0 {
-				t.Error("a span ends that has not begun")
-			}
-			return nil
-		})
-		if depth != 0 {
-			t.Errorf("%d spans stay open", depth)
+	for id, n := range depth {
+		if n != 0 {
+			t.Errorf("%d spans of track %s stay open", n, id)
 		}
 	}
+	for id, n := range edges {
+		if n != 0 {
+			t.Errorf("span %d of a context has %d begins more than ends", id, n)
+		}
+	}
+	if len(edges) == 0 || begun == 0 || len(depth) != 3 {
+		t.Errorf("%d spans, %d of contexts, %d tracks", begun, len(edges), len(depth))
+	}
+}
+
+func checkImages(t *testing.T, d *memsink.Decoded) {
+	t.Helper()
+	images, err := d.Objects(telemetry.TagImage)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Rows != int(b.NbObjects) || c.Unknown != 0 {
-		t.Errorf("%+v, envelope says %d", c, b.NbObjects)
+	if len(images) == 0 {
+		t.Fatal("no image")
 	}
-	return c.Rows
+	for _, f := range images[0].Fields {
+		if len(f.Value.Blob) > 0 {
+			if m, err := png.Decode(bytes.NewReader(f.Value.Blob)); err != nil || m.Bounds().Dx() != 320 {
+				t.Errorf("image: %v", err)
+			}
+			return
+		}
+	}
+	t.Errorf("no picture in %+v", images[0])
 }
 
 func TestRefusedBlocksAreCounted(t *testing.T) {
 	refused := 0
-	g := newGateway(func(n int) int {
-		if n > 4 && refused < 3 {
+	g := newGateway(func(_ int, kind sdk.Kind) int {
+		if kind == sdk.KindBlock && refused < 3 {
 			refused++
 			return http.StatusBadRequest
 		}
@@ -198,6 +254,65 @@ func TestRefusedBlocksAreCounted(t *testing.T) {
 	if s := p.Stats(); s.Dropped == 0 || s.Acked == 0 {
 		t.Errorf("stats %+v", s)
 	}
+}
+
+// TestRunsWithinALibraryThatRuns records into what somebody else has started, twice, and leaves it running: the same seed plays the same.
+func TestRunsWithinALibraryThatRuns(t *testing.T) {
+	var played []map[string]bool
+	for range 2 {
+		sink := memsink.New(0)
+		if err := sdk.Start(t.Context(), sdk.Config{Sink: sink}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { sdk.Stop(context.Background()) })
+		id := sdk.ProcessID()
+		p, err := demo.New(demo.DefaultConfig(), slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+		if err := p.Run(ctx); err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		if sdk.ProcessID() != id || p.ProcessID().String() != id {
+			t.Errorf("process %s, the library is of %s, was of %s", p.ProcessID(), sdk.ProcessID(), id)
+		}
+		if err := sdk.Stop(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		played = append(played, requests(t, sink))
+	}
+	both := 0
+	for msg := range played[0] {
+		if played[1][msg] {
+			both++
+		}
+	}
+	// One of the runs may have come further, but for requests under way at the end.
+	if few := min(len(played[0]), len(played[1])); few < 5 || both < few-2 {
+		t.Errorf("%d and %d requests, %d are the same", len(played[0]), len(played[1]), both)
+	}
+}
+
+// requests returns the messages with which requests begin. They have a number.
+func requests(t *testing.T, sink *memsink.Sink) map[string]bool {
+	t.Helper()
+	d, err := sink.Decode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	logs, err := d.Logs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]bool{}
+	for _, l := range logs {
+		if strings.Contains(l.Msg, " for player ") {
+			all[l.Msg] = true
+		}
+	}
+	return all
 }
 
 func TestConfigMistakesAreReportedTogether(t *testing.T) {
