@@ -204,6 +204,7 @@ func (p *Producer) Run(ctx context.Context) error {
 // poll looks for files and reads what they have.
 func (p *Producer) poll(ctx context.Context, now time.Time) {
 	p.scan(now)
+	p.following.Store(int64(len(p.files)))
 	for more := true; more && ctx.Err() == nil; {
 		more = false
 		for _, f := range p.order() {
