@@ -52,7 +52,7 @@ func (s *Stack) startTelemetry(ctx context.Context) error {
 		return err
 	}
 	err = sdk.Start(ctx, sdk.Config{
-		Sink: sink, Exe: "micromegas", Level: levelOf(s.cfg.LogLevel),
+		Sink: sink, Exe: "micromegas", Level: slogsink.LevelOf(s.cfg.LogLevel),
 		Properties: map[string]string{"service": "micromegas", "roles": joinRoles(s.cfg.Roles), "name": s.name},
 	})
 	if err != nil {
@@ -94,18 +94,6 @@ func (s *Stack) telemetrySink() (httpsink.Config, error) {
 		cfg.Key = httpsink.Secret(keys[0].Key)
 	}
 	return cfg, nil
-}
-
-func levelOf(l slog.Level) sdk.Level {
-	switch {
-	case l < slog.LevelInfo:
-		return sdk.Debug
-	case l < slog.LevelWarn:
-		return sdk.Info
-	case l < slog.LevelError:
-		return sdk.Warn
-	}
-	return sdk.Error
 }
 
 // stopTelemetry sends what is recorded, while the gateway still takes it.

@@ -42,7 +42,7 @@ func New(o Options) slog.Handler {
 // Enabled reports whether a record of the level may be recorded. Where the target is to be that of the package that logs, a level that at
 // least one target records is enabled.
 func (h *handler) Enabled(_ context.Context, level slog.Level) bool {
-	l := levelOf(level)
+	l := LevelOf(level)
 	return h.sites[l].Enabled() || h.target == "" && sdk.LevelEnabled(l)
 }
 
@@ -55,7 +55,7 @@ func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 		s.add(h.prefix, a)
 		return true
 	})
-	sdk.LogProps(ctx, r.PC, h.target, levelOf(r.Level), r.Message, s.finish())
+	sdk.LogProps(ctx, r.PC, h.target, LevelOf(r.Level), r.Message, s.finish())
 	return nil
 }
 
@@ -83,8 +83,8 @@ func (h *handler) WithGroup(name string) slog.Handler {
 	return &c
 }
 
-// levelOf returns the level of an entry.
-func levelOf(l slog.Level) sdk.Level {
+// LevelOf returns the level that entries of a level of log/slog have.
+func LevelOf(l slog.Level) sdk.Level {
 	switch {
 	case l < slog.LevelDebug:
 		return sdk.Trace
