@@ -322,3 +322,68 @@ func TestTooMuchOfEverything(t *testing.T) {
 		t.Errorf("%d entries with too many sets, %v", overflow, dropped)
 	}
 }
+
+// broken is a sink that panics.
+type broken struct{ collector }
+
+func (b *broken) Send(r sdk.Request) {
+	if r.Kind == sdk.KindBlock {
+		panic("broken sink")
+	}
+}
+
+// A sink that panics ends the recording, not the program.
+func TestBrokenSinkEndsRecording(t *testing.T) {
+	before := sdk.Stats().Dropped["recorder broken"]
+	if err := sdk.Start(t.Context(), sdk.Config{Sink: &broken{}}); err != nil {
+		t.Fatal(err)
+	}
+	started.Log()
+	if err := sdk.Flush(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if n := sdk.Stats().Dropped["recorder broken"] - before; n != 1 || started.Enabled() {
+		t.Errorf("%d times broken, enabled: %v", n, started.Enabled())
+	}
+	started.Log()
+	if err := sdk.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+	c := begin(t, nil)
+	started.Log()
+	if r := end(t, c); len(r.logs) != 1 {
+		t.Errorf("%d entries after another start", len(r.logs))
+	}
+}
+
+// What is written to a track after its end goes nowhere, and not into what others write.
+func TestClosedTrackWritesNowhere(t *testing.T) {
+	c := begin(t, nil)
+	const n = 300
+	closed := sdk.NewTrack("closed early")
+	outer.Begin(closed).End()
+	closed.Close()
+	for i := range n {
+		if err := sdk.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		other := sdk.NewTrack(fmt.Sprint("other ", i))
+		s := outer.Begin(other)
+		inner.Begin(closed).End()
+		s.End()
+		started.Log()
+		other.Close()
+	}
+	r := end(t, c)
+	if got := shape(r.track("closed early")); got != "(outerouter)" {
+		t.Error(got)
+	}
+	for i := range n {
+		if got := shape(r.track(fmt.Sprint("other ", i))); got != "(outerouter)" {
+			t.Fatalf("track %d: %s", i, got)
+		}
+	}
+	if len(r.logs) != n {
+		t.Errorf("%d entries", len(r.logs))
+	}
+}

@@ -71,8 +71,8 @@ func (h head) site() uint32      { return uint32(h) }
 
 // chunk is a piece of a list of records.
 type chunk struct {
+	filled int64                 // words published; only the writer stores it. It is first, and so aligned on every machine
 	next   atomic.Pointer[chunk] // set once, when nothing more comes into this one
-	filled int64                 // words published; only the writer stores it
 	read   int                   // words taken; the reader's
 	words  []uint64
 }
@@ -261,6 +261,13 @@ func (p *pool) give(c *chunk) {
 	c.next.Store(nil)
 	c.filled, c.read = 0, 0
 	p.spare = append(p.spare, c)
+}
+
+// leave counts a chunk as given back whose writer may still have it: it is left to the garbage collector.
+func (p *pool) leave(c *chunk) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.out -= len(c.words)
 }
 
 // textWords is how many words a text takes.

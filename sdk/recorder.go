@@ -82,6 +82,7 @@ func (r *recorder) send(b *builder, body []byte) {
 // run is the recorder's goroutine.
 func (r *recorder) run() {
 	defer close(r.stopped)
+	defer r.survive()
 	ticker := time.NewTicker(drainEvery)
 	defer ticker.Stop()
 	for {
@@ -100,6 +101,15 @@ func (r *recorder) run() {
 	}
 }
 
+// survive turns recording off when something here or in the sink panicked: the program is not to end for it.
+func (r *recorder) survive() {
+	if recover() == nil {
+		return
+	}
+	drops.add(dropBroken, 1)
+	registry.set(func(l *limits) { l.running = false })
+}
+
 // flush has everything recorded before given to the sink.
 func (r *recorder) flush(ctx context.Context) error {
 	done := make(chan struct{})
@@ -112,6 +122,8 @@ func (r *recorder) flush(ctx context.Context) error {
 	}
 	select {
 	case <-done:
+		return nil
+	case <-r.stopped:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

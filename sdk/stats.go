@@ -18,11 +18,12 @@ const (
 	dropInvalid                 // a record that makes no sense: a track was used by two goroutines at once
 	dropImage                   // an image without room
 	dropLate                    // an event recorded while the library stopped
+	dropBroken                  // the recorder panicked, or the sink in its hands: nothing more is recorded
 	numDrops
 )
 
 var dropNames = [numDrops]string{
-	"memory", "lane", "too many sites", "too many property sets", "too many tracks", "track closed", "too deep", "too large", "text cut", "invalid", "image", "late",
+	"memory", "lane", "too many sites", "too many property sets", "too many tracks", "track closed", "too deep", "too large", "text cut", "invalid", "image", "late", "recorder broken",
 }
 
 // dropCounts counts by reason.

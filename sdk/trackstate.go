@@ -61,7 +61,7 @@ func (r *recorder) drainTrack(q *trackQueue, now int64, all bool) (ended bool) {
 		t.endTo(-1, now)
 		t.b.cut(now)
 		if q.unread != nil {
-			memory.give(q.unread)
+			memory.leave(q.unread) // a track that is used after its end writes there
 			q.unread = nil
 		}
 	}

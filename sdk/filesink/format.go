@@ -63,7 +63,7 @@ func AppendFrame(dst []byte, f *Frame) []byte {
 	dst = le.AppendUint32(dst, uint32(len(f.Body)))
 	dst = append(dst, 0, 0, 0, 0) // crc
 	dst = append(dst, version, byte(f.Kind), byte(f.Class), 0)
-	dst = le.AppendUint32(dst, uint32(min(max(f.Events, 0), math.MaxUint32)))
+	dst = le.AppendUint32(dst, uint32(min(max(f.Events, 0), math.MaxInt32)))
 	dst = le.AppendUint64(dst, uint64(f.Since.UnixNano()))
 	dst = append(dst, f.ProcessID[:]...)
 	dst = append(dst, f.StreamID[:]...)
