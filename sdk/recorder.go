@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"sync"
 	"time"
+	"unsafe"
 
 	"github.com/micromegas-go/micromegas/schemas/telemetry"
 	"github.com/micromegas-go/micromegas/schemas/wire"
@@ -235,7 +236,7 @@ func (r *recorder) laneRecord(h head, w []uint64) {
 		return
 	case kindLogArgs:
 		r.message = appendMessage(r.message[:0], r.format(e.site), e.rest)
-		r.log(&e, string(r.message))
+		r.log(&e, unsafe.String(unsafe.SliceData(r.message), len(r.message))) // nobody keeps it: blocks get a copy
 		return
 	case kindLogText:
 		if len(e.rest) >= 1 && int(e.rest[0]) <= (len(e.rest)-1)*wordBytes {
