@@ -26,6 +26,8 @@ func TestHugeAndInvalidTexts(t *testing.T) {
 	text.Log(sdk.String(huge))
 	text.Log(sdk.String("a\xffb\x00c"))
 	sdk.NewLog(sdk.Info, "bad \xff format").Log()
+	long := strings.Repeat("a long message, ", 100)
+	sdk.NewLog(sdk.Info, long).Log()
 	started.With(sdk.Props("k\xff\x00", "v\xff\x00w")).Log()
 	sdk.NewInt(strings.Repeat("n", 1000), "u\xff").Record(1)
 	tr := sdk.NewTrack("t\xff")
@@ -36,7 +38,7 @@ func TestHugeAndInvalidTexts(t *testing.T) {
 	a.SetText("\xfd", "\xfc")
 	a.End()
 	r := end(t, c)
-	if len(r.logs) != 5 || len(r.values) != 1 || len(r.track("async")) != 4 {
+	if len(r.logs) != 6 || len(r.values) != 1 || len(r.track("async")) != 4 {
 		t.Fatalf("%d entries, %d values", len(r.logs), len(r.values))
 	}
 	if n := len(r.logs[0].Msg); n > wire.MaxMessageBytes || n < wire.MaxMessageBytes-4 || !utf8.ValidString(r.logs[0].Msg) {
@@ -45,8 +47,8 @@ func TestHugeAndInvalidTexts(t *testing.T) {
 	if n := len(r.logs[1].Msg); n > 256<<10 || n < 256<<10-4 {
 		t.Errorf("argument of %d bytes", n)
 	}
-	if r.logs[2].Msg != "a\uFFFDb\x00c" || r.logs[3].Msg != "bad \uFFFD format" || r.logs[4].Properties.JSON != `{"k`+"\uFFFD\uFFFD"+`":"v`+"\uFFFD"+`\u0000w"}` {
-		t.Errorf("%q %q %s", r.logs[2].Msg, r.logs[3].Msg, r.logs[4].Properties.JSON)
+	if r.logs[2].Msg != "a\uFFFDb\x00c" || r.logs[3].Msg != "bad \uFFFD format" || r.logs[4].Msg != long || r.logs[5].Properties.JSON != `{"k`+"\uFFFD\uFFFD"+`":"v`+"\uFFFD"+`\u0000w"}` {
+		t.Errorf("%q %q %s", r.logs[2].Msg, r.logs[3].Msg, r.logs[5].Properties.JSON)
 	}
 	if n := sdk.Stats().Dropped["text cut"] - before; n < 4 {
 		t.Errorf("%d cuts are counted", n)
@@ -385,5 +387,27 @@ func TestClosedTrackWritesNowhere(t *testing.T) {
 	}
 	if len(r.logs) != n {
 		t.Errorf("%d entries", len(r.logs))
+	}
+}
+
+// Large sets of properties are bounded by their bytes.
+func TestLargeSetsAreBounded(t *testing.T) {
+	if os.Getenv(envChild) == "" {
+		child(t, t.Name())
+		return
+	}
+	c := begin(t, nil)
+	for i := range 100 {
+		started.With(sdk.Props("k", fmt.Sprint(i)+strings.Repeat("v", 1<<20-8))).Log()
+	}
+	r := end(t, c)
+	large := 0
+	for _, e := range r.logs {
+		if v, _ := e.Properties.Lookup("k"); len(v) > 1<<19 {
+			large++
+		}
+	}
+	if len(r.logs) != 100 || large < 20 || large > 32 || sdk.Stats().Dropped["too many property sets"] != int64(100-large) {
+		t.Errorf("%d entries, %d with large sets, %v", len(r.logs), large, sdk.Stats().Dropped)
 	}
 }

@@ -25,19 +25,31 @@ func (t text) ref() wire.StaticRef { return wire.StaticRef{ID: t.id, Len: uint32
 
 // Bounds of what is interned for the life of the process. What comes beyond is still sent, at the cost of a name in each block.
 const (
-	maxTexts = 1 << 16
-	maxSets  = 1 << 16
+	maxTexts     = 1 << 16
+	maxTextBytes = 32 << 20 // of all
+	maxSets      = 1 << 16
+	maxSetBytes  = 32 << 20 // of the keys and values of all
 )
 
 var texts struct {
 	sync.Mutex
 	byText map[string]text
+	bytes  int
 }
 
 // internName returns the text of a name, cleaned as rows may hold it.
 func internName(s string) text {
 	clean, cut, nuls := wire.CleanName(strings.ToValidUTF8(s, "\uFFFD"))
 	if cut || nuls {
+		drops.add(dropCut, 1)
+	}
+	return intern(clean)
+}
+
+// internMessage returns the text of a message, cleaned as rows may hold it.
+func internMessage(s string) text {
+	clean, cut := wire.CleanMessage(strings.ToValidUTF8(s, "\uFFFD"))
+	if cut {
 		drops.add(dropCut, 1)
 	}
 	return intern(clean)
@@ -50,7 +62,8 @@ func intern(s string) text {
 		return t
 	}
 	t := text{id: nextID(), s: strings.Clone(s)}
-	if len(texts.byText) < maxTexts {
+	if len(texts.byText) < maxTexts && texts.bytes+len(s) <= maxTextBytes {
+		texts.bytes += len(s)
 		if texts.byText == nil {
 			texts.byText = map[string]text{}
 		}
@@ -73,11 +86,12 @@ type property struct{ key, value text }
 var sets struct {
 	sync.Mutex
 	byText map[string]*Properties
+	bytes  int
 	all    atomic.Pointer[[]*Properties]
 }
 
 // Props returns the set of the given keys and values, in pairs; the last value of a key counts, and an odd one out is the key of "".
-// Equal sets are the same pointer. A process makes at most 65,536 sets; after that it gets one with the property "overflow" alone, and
+// Equal sets are the same pointer. A process makes at most 65,536 sets of 32 MiB in all; after that it gets one with the property "overflow" alone, and
 // they are counted: a set is for what has few values, such as a route or a shard. What has many belongs into messages or onto spans.
 func Props(keysAndValues ...string) *Properties {
 	if len(keysAndValues) == 0 {
@@ -126,11 +140,11 @@ func internSet(props []telemetry.Property) *Properties {
 	if len(sets.byText) == 0 {
 		sets.byText = map[string]*Properties{}
 	}
-	all := setsSnapshot()
-	if len(all) >= maxSets {
+	if len(setsSnapshot()) >= maxSets || sets.bytes+key.Len() > maxSetBytes {
 		drops.add(dropSet, 1)
 		return overflow()
 	}
+	sets.bytes += key.Len()
 	return addSet(key.String(), props)
 }
 

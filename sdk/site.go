@@ -138,8 +138,13 @@ func (r *sites) intern(s *site) *site {
 	} else {
 		s.head = uint64(headOf(kindFloat, 0, 3, s.id))
 	}
-	for i, t := range []string{s.text, s.unit, s.target, s.module, s.file} {
-		s.texts[i] = internName(t)
+	if s.kind == siteLog {
+		s.texts[0] = internMessage(s.text)
+	} else {
+		s.texts[0] = internName(s.text)
+	}
+	for i, t := range [...]string{s.unit, s.target, s.module, s.file} {
+		s.texts[1+i] = internName(t)
 	}
 	grown := append(all, s) // beyond the length of what others hold
 	r.all.Store(&grown)
