@@ -83,7 +83,7 @@ func (s *Span) StartNamed(ctx context.Context, name string) (context.Context, *C
 
 // StartSpan opens a span from where no site is declared, at the cost of a walk of one frame of the stack, some 0.15 µs.
 func StartSpan(ctx context.Context, name string) (context.Context, *ContextSpan) {
-	return spanAt(1, name).Start(ctx)
+	return spanAt(1).StartNamed(ctx, name)
 }
 
 func (s *Span) start(ctx context.Context, n uint32, name string) (context.Context, *ContextSpan) {

@@ -411,3 +411,33 @@ func TestLargeSetsAreBounded(t *testing.T) {
 		t.Errorf("%d entries, %d with large sets, %v", len(r.logs), large, sdk.Stats().Dropped)
 	}
 }
+
+// Where no site is declared, the place is the site, whatever names and formats come from there.
+func TestPlacesAreSites(t *testing.T) {
+	if os.Getenv(envChild) == "" {
+		child(t, t.Name())
+		return
+	}
+	c := begin(t, func(cfg *sdk.Config) { cfg.Memory = 256 << 20 })
+	const n = 70_000
+	tr := sdk.NewTrack("places")
+	for i := range n {
+		if i%1000 == 0 { // the race detector slows the recorder down
+			if err := sdk.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		format := fmt.Sprint("message ", i, " of %d")
+		sdk.Logf(t.Context(), sdk.Info, format, n)
+		tr.Begin(fmt.Sprint("span ", i)).End()
+		_, s := sdk.StartSpan(t.Context(), fmt.Sprint("request ", i))
+		s.End()
+	}
+	r := end(t, c)
+	if d := sdk.Stats().Dropped; len(d) != 0 {
+		t.Errorf("dropped: %v", d)
+	}
+	if len(r.logs) != n || r.logs[n-1].Msg != fmt.Sprint("message ", n-1, " of ", n) || len(r.track("places")) != 2*n || len(r.track("async")) != 3*n {
+		t.Errorf("%d entries, %d and %d edges", len(r.logs), len(r.track("places")), len(r.track("async")))
+	}
+}

@@ -161,7 +161,7 @@ func Logf(ctx context.Context, level Level, format string, args ...any) {
 // LogText records an entry for another library of logging, which knows its place as a return address (0 = unknown): target "" is the
 // package of the place. The site of the place is found in a map; props may be nil.
 func LogText(ctx context.Context, pc uintptr, target string, level Level, props *Properties, msg string) {
-	l := logFor(placeKey{pc: pc, level: level, target: target})
+	l := logFor(placeKey{pc: pc, level: level, target: target}, "")
 	if n := l.on.Load(); n == 0 || !sampled(n) {
 		return
 	}
@@ -180,7 +180,6 @@ type placeKey struct {
 	pc     uintptr
 	level  Level
 	target string
-	format string
 }
 
 // places are the sites of Logf and its like.
@@ -189,14 +188,15 @@ var places sync.Map // placeKey → *Log
 func logAt(skip int, level Level, format string) *Log {
 	var pcs [1]uintptr
 	runtime.Callers(skip+2, pcs[:])
-	return logFor(placeKey{pc: pcs[0], level: level, format: format})
+	return logFor(placeKey{pc: pcs[0], level: level}, format)
 }
 
-func logFor(key placeKey) *Log {
+// logFor returns the site of a place. Its format is that of the first entry: others may differ, and each brings its message.
+func logFor(key placeKey, format string) *Log {
 	if l, ok := places.Load(key); ok {
 		return l.(*Log)
 	}
-	l := &Log{site{kind: siteLog, level: key.level, text: key.format, verbosity: MedVerbosity, every: 1}}
+	l := &Log{site{kind: siteLog, level: key.level, text: format, verbosity: MedVerbosity, every: 1}}
 	if key.pc != 0 {
 		l.module, l.file, l.line = place(key.pc)
 	}

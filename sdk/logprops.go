@@ -19,7 +19,7 @@ const (
 // record, so nothing of them is kept for the life of the process, as Props does. An entry has at most 256 properties with 1 MiB of text; the
 // last value of a key counts. The caller keeps props.
 func LogProps(ctx context.Context, pc uintptr, target string, level Level, msg string, props []telemetry.Property) {
-	l := logFor(placeKey{pc: pc, level: level, target: target})
+	l := logFor(placeKey{pc: pc, level: level, target: target}, "")
 	if n := l.on.Load(); n == 0 || !sampled(n) {
 		return
 	}

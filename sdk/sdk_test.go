@@ -239,7 +239,7 @@ func TestContextSpans(t *testing.T) {
 	want := []string{
 		"BeginAsyncSpan outer", "AsyncSpanProperties trace_id=" + trace + " remote_parent=b7ad6b7169203331 ", "AsyncSpanProperties user=u5 ",
 		"BeginAsyncSpan inner", "BeginAsyncNamedSpan third", "AsyncSpanProperties k=v ", "EndAsyncNamedSpan third", "EndAsyncSpan inner", "EndAsyncSpan outer",
-		"BeginAsyncSpan alone", "AsyncSpanProperties trace_id=" + aloneTrace + " ", "EndAsyncSpan alone",
+		"BeginAsyncNamedSpan alone", "AsyncSpanProperties trace_id=" + aloneTrace + " ", "EndAsyncNamedSpan alone",
 	}
 	if len(got) != len(want) {
 		t.Fatalf("%q", got)

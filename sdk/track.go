@@ -222,7 +222,7 @@ func (t *Track) Begin(name string) Scope {
 	if t == nil {
 		return Scope{}
 	}
-	return spanAt(1, name).Begin(t)
+	return spanAt(1).BeginNamed(t, name)
 }
 
 // Set gives the span properties, beside those that it has.
@@ -265,14 +265,14 @@ func (s Scope) isOpen() bool {
 // spanPlaces are the sites of spans opened by name.
 var spanPlaces sync.Map // placeKey → *Span
 
-func spanAt(skip int, name string) *Span {
+func spanAt(skip int) *Span {
 	var pcs [1]uintptr
 	runtime.Callers(skip+2, pcs[:])
-	key := placeKey{pc: pcs[0], format: name}
+	key := placeKey{pc: pcs[0]}
 	if s, ok := spanPlaces.Load(key); ok {
 		return s.(*Span)
 	}
-	s := &Span{site: site{kind: siteSpan, text: name, verbosity: MedVerbosity, every: 1}}
+	s := &Span{site: site{kind: siteSpan, verbosity: MedVerbosity, every: 1}}
 	s.own.site, s.owner = &s.site, s
 	s.module, s.file, s.line = place(key.pc)
 	s.target = s.module
