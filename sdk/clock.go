@@ -40,10 +40,17 @@ func newClock() *clock {
 // read takes a reading and returns its nanoseconds since start.
 func (c *clock) read() int64 {
 	tick, ns := readBoth()
-	ns -= c.base
-	if tick > c.tick && ns > c.at {
+	return c.advance(tick, ns-c.base)
+}
+
+// advance makes a reading the last one. A counter that went back, as some do when the machine slept, begins anew from there.
+func (c *clock) advance(tick, ns int64) int64 {
+	switch {
+	case tick > c.tick && ns > c.at:
 		c.nsTick = float64(ns-c.at) / float64(tick-c.tick)
 		c.tick, c.at = tick, ns
+	case tick < c.tick:
+		c.tick, c.at = tick, max(c.at, ns)
 	}
 	return c.at
 }
