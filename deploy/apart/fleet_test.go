@@ -190,13 +190,16 @@ func (s *sender) postBlock(ctx context.Context, table string) (telemetry.ID, boo
 	return id, ok
 }
 
-// postLate posts a block of a process that nobody has heard of, and its registrations after that.
+// postLate posts a block of a process that nobody has heard of, and its registrations after that, also when ctx ends meanwhile or nobody
+// answered: the block may be stored, and then it would wait for them for ever, and every query say so.
 func (f *fleet) postLate(ctx context.Context) {
+	ctx = context.WithoutCancel(ctx)
 	f.lateBlocks.Add(1)
 	s := f.newSender()
 	id, body, p := s.block("log_entries")
 	f.note(f.unsure, id, p)
-	if f.post(ctx, "insert_block", body) && s.register(ctx, "log_entries") {
+	acked := f.post(ctx, "insert_block", body)
+	if s.register(ctx, "log_entries") && acked {
 		f.settle(id, p)
 	}
 }
