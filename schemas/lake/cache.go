@@ -264,7 +264,7 @@ func (c *cache) admit(f *fileCopy, now time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if e, ok := c.byID[f.id]; ok && e.Value.(*fileCopy).coming {
-		return errors.New("another copy is being written")
+		return fmt.Errorf("another copy is being written: %w", fs.ErrExist)
 	}
 	if !c.evict(f.size, now) {
 		c.stats.Full++
