@@ -110,27 +110,6 @@ func argsWords(args []Arg) int {
 	return n
 }
 
-// putArgs writes arguments into words, of which there are argsWords.
-func putArgs(w []uint64, args []Arg) {
-	kinds, at := uint64(len(args)), 1
-	for i := range args {
-		a := &args[i]
-		k := a.kind()
-		kinds |= uint64(k) << (4 + 4*i)
-		if k != argText {
-			w[at] = a.n
-			at++
-			continue
-		}
-		s := a.text()
-		s = s[:min(len(s), maxArgText)]
-		w[at] = uint64(len(s))
-		putText(w[at+1:], s)
-		at += 1 + textWords(s)
-	}
-	w[0] = kinds
-}
-
 // fitArgs writes arguments into words, of which there is one for each and one more at least, and returns how many it took: 0 = they do not
 // fit.
 func fitArgs(w []uint64, args []Arg) int {
@@ -142,18 +121,20 @@ func fitArgs(w []uint64, args []Arg) int {
 		if at >= len(w) {
 			return 0
 		}
-		w[at] = a.n
-		at++
 		if k != argText {
+			w[at] = a.n
+			at++
 			continue
 		}
-		words := int(a.n+wordBytes-1) / wordBytes
-		if a.n > maxArgText || at+words > len(w) {
+		s := a.text()
+		s = s[:min(len(s), maxArgText)]
+		w[at] = uint64(len(s))
+		at++
+		words := textWords(s)
+		if at+words > len(w) {
 			return 0
 		}
-		if a.n > 0 {
-			putText(w[at:at+words], a.text())
-		}
+		putText(w[at:at+words], s)
 		at += words
 	}
 	w[0] = kinds

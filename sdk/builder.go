@@ -1,6 +1,7 @@
 package sdk
 
 import (
+	"strings"
 	"time"
 
 	"github.com/micromegas-go/micromegas/schemas/telemetry"
@@ -177,14 +178,12 @@ func (b *builder) appendText(id uint64, s string) {
 
 // ownText puts a text into the block that is not interned.
 func (b *builder) ownText(s string) wire.StaticRef {
-	id, ok := b.texts[s]
-	if !ok {
-		id = nextID()
-		s = string([]byte(s)) // it may lie in a chunk
-		b.texts[s] = id
-		b.appendText(id, s)
+	if id, ok := b.texts[s]; ok {
+		return wire.StaticRef{ID: id, Len: uint32(len(s))}
 	}
-	return wire.StaticRef{ID: id, Len: uint32(len(s))}
+	ref := b.newText(s)
+	b.texts[strings.Clone(s)] = ref.ID // it may lie in a chunk
+	return ref
 }
 
 // set returns the id of a set of properties, which is in the block then.

@@ -196,10 +196,7 @@ func (s *ContextSpan) SetText(key, value string) {
 	if w == nil {
 		return
 	}
-	at := w[len(w)-size:]
-	at[0], at[1] = uint64(len(key)), uint64(len(value))
-	putText(at[2:], key)
-	putText(at[2+textWords(key):], value)
+	putProperty(w[len(w)-size:], key, value)
 	l.release(len(w))
 }
 
@@ -223,15 +220,7 @@ func TraceParent(ctx context.Context) string {
 	if c == nil {
 		return ""
 	}
-	b := make([]byte, 0, 55)
-	b = append(b, "00-"...)
-	trace := c.trace.bytes()
-	b = hex.AppendEncode(b, trace[:])
-	b = append(b, '-')
-	for shift := 60; shift >= 0; shift -= 4 {
-		b = append(b, "0123456789abcdef"[c.id>>shift&15])
-	}
-	return string(append(b, "-01"...))
+	return "00-" + c.trace.String() + "-" + hex16(c.id) + "-01"
 }
 
 // WithTraceParent returns a context for what a caller in another process asks for, as the header traceparent names it: spans that begin in

@@ -44,8 +44,8 @@ func (r *recorder) drainImages(now int64) {
 	r.imagesMu.Unlock()
 	for i := range queue {
 		p := &queue[i]
-		name, _, _ := wire.CleanName(validName(p.name))
-		format, _, _ := wire.CleanName(validName(p.format))
+		name, _, _ := wire.CleanName(validText(p.name))
+		format, _, _ := wire.CleanName(validText(p.format))
 		ns := r.clock.ns(p.tick)
 		r.images.objs = wire.AppendImage(r.images.objs, ns, name, format, p.data)
 		r.images.added(ns)
@@ -53,5 +53,5 @@ func (r *recorder) drainImages(now int64) {
 	}
 }
 
-// validName returns s with what is not UTF-8 replaced.
-func validName(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+// validText returns s with what is not UTF-8 replaced.
+func validText(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }

@@ -39,7 +39,7 @@ var texts struct {
 
 // internName returns the text of a name, cleaned as rows may hold it.
 func internName(s string) text {
-	clean, cut, nuls := wire.CleanName(strings.ToValidUTF8(s, "\uFFFD"))
+	clean, cut, nuls := wire.CleanName(validText(s))
 	if cut || nuls {
 		drops.add(dropCut, 1)
 	}
@@ -48,7 +48,7 @@ func internName(s string) text {
 
 // internMessage returns the text of a message, cleaned as rows may hold it.
 func internMessage(s string) text {
-	clean, cut := wire.CleanMessage(strings.ToValidUTF8(s, "\uFFFD"))
+	clean, cut := wire.CleanMessage(validText(s))
 	if cut {
 		drops.add(dropCut, 1)
 	}
@@ -170,8 +170,8 @@ func addSet(key string, props []telemetry.Property) *Properties {
 
 // cleanProperty returns a property as rows may hold it.
 func cleanProperty(p telemetry.Property) telemetry.Property {
-	key, cut, nuls := wire.CleanName(strings.ToValidUTF8(p.Key, "\uFFFD"))
-	value, cutValue := wire.CleanMessage(strings.ToValidUTF8(p.Value, "\uFFFD"))
+	key, cut, nuls := wire.CleanName(validText(p.Key))
+	value, cutValue := wire.CleanMessage(validText(p.Value))
 	if cut || nuls || cutValue {
 		drops.add(dropCut, 1)
 	}

@@ -97,7 +97,7 @@ func (l *Log) log(n uint32, span *contextSpan, props *Properties, args []Arg) {
 		return
 	}
 	if size > 0 {
-		putArgs(w[len(w)-size:], args)
+		fitArgs(w[len(w)-size:], args)
 	}
 	lane.release(len(w))
 }

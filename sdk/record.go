@@ -282,6 +282,13 @@ func putText(words []uint64, s string) {
 	copy(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(words))), len(words)*wordBytes), s)
 }
 
+// putProperty writes the lengths of a key and a value, and both, into words.
+func putProperty(w []uint64, key, value string) {
+	w[0], w[1] = uint64(len(key)), uint64(len(value))
+	putText(w[2:], key)
+	putText(w[2+textWords(key):], value)
+}
+
 // shortText is what putShort copies faster than a call of memmove does.
 const shortText = 64
 

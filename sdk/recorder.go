@@ -451,7 +451,7 @@ func nameIn(w []uint64, n int) string {
 	if n == 0 {
 		return ""
 	}
-	name, cut, nuls := wire.CleanName(validName(textIn(w, n)))
+	name, cut, nuls := wire.CleanName(validText(textIn(w, n)))
 	if cut || nuls {
 		drops.add(dropCut, 1)
 	}

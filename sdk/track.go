@@ -251,9 +251,8 @@ func (s Scope) SetText(key, value string) {
 	if w == nil {
 		return
 	}
-	w[0], w[1], w[2], w[3] = uint64(headOf(kindProp, 0, int(s.depth), 0)), uint64(ticks()), uint64(len(key)), uint64(len(value))
-	putText(w[4:], key)
-	putText(w[4+textWords(key):], value)
+	w[0], w[1] = uint64(headOf(kindProp, 0, int(s.depth), 0)), uint64(ticks())
+	putProperty(w[2:], key, value)
 	t.done(words)
 }
 
