@@ -21,6 +21,7 @@ type disk struct {
 
 	kind     string                  // folder in which fsync of a file makes durable the name under which it was made; empty: nowhere
 	mapped   map[string]bool         // files that were mapped shared and writable
+	writes   map[string]int          // by the last part of a file's path, over all files that had it
 	answered func(port int, ok bool) // an HTTP answer is about to leave
 	ended    func()                  // a call has ended; nil: not of interest
 	printed  func(line string)       // a line is about to leave on standard output; nil: not of interest
@@ -61,7 +62,7 @@ type openFile struct {
 }
 
 func newDisk(path string) *disk {
-	return &disk{path: path, root: &inode{name: path, entries: map[string]*inode{}}, mapped: map[string]bool{}}
+	return &disk{path: path, root: &inode{name: path, entries: map[string]*inode{}}, mapped: map[string]bool{}, writes: map[string]int{}}
 }
 
 // replay follows one life of a process, which began without open files.
@@ -255,6 +256,7 @@ func (d *disk) endWrite(c *call, n int64) {
 	}
 	f, ch := c.file, c.change
 	ch.data, ch.done = ch.data[:n], true
+	d.writes[f.node.name]++
 	f.node.size = max(f.node.size, ch.off+n)
 	if c.name == "write" || c.name == "writev" {
 		f.offset = ch.off + n
