@@ -86,3 +86,18 @@ type Measure struct {
 	Unit       string
 	Properties *PropertySet // never nil
 }
+
+// Span is one span of a thread. ID is the number of its begin event in its stream (of its end event if the begin is missing), -1 for the
+// thread's root; Parent is the ID of the enclosing span. The JSON form travels between stages.
+type Span struct {
+	ID       int64  `json:"id"`
+	Parent   int64  `json:"parent"`
+	Depth    uint32 `json:"depth"`
+	Hash     uint32 `json:"hash"` // of the scope
+	Begin    int64  `json:"begin"`
+	End      int64  `json:"end"`
+	Name     string `json:"name"`
+	Target   string `json:"target"`
+	Filename string `json:"file"`
+	Line     uint32 `json:"line"`
+}
