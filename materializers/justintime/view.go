@@ -31,11 +31,11 @@ type View struct {
 	// anything of src but strings; it goes to Builder.Add.
 	Decode func(src *materializers.Source) (any, wire.Counts, error)
 
-	// Begin starts a partition whose rows go to rows, which are empty. State is what the partition before it left; nil = nothing is before.
-	Begin func(rows *columnar.Rows, in *Instance, state []byte) (Builder, error)
+	// Begin starts a partition whose rows go to rows, which are empty. Carry is what the partition before it left; nil = nothing is before.
+	Begin func(rows *columnar.Rows, in *Instance, carry []byte) (Builder, error)
 
-	// Window says how partitions that follow each other are read together; states are theirs, in order. Nil: as they are.
-	Window func(in *Instance, states [][]byte) (Window, error)
+	// Window says how partitions that follow each other are read together. Nil: as they are.
+	Window func(in *Instance, list []Left) (Window, error)
 }
 
 // Instance is whose rows are built.
@@ -65,9 +65,17 @@ type Builder interface {
 	End() (Leaving, error)
 }
 
+// Left is what a partition of a Chained view leaves, together at most catalog.MaxStateBytes.
+type Left struct {
+	Carry []byte // for the builder of the next partition
+	Note  []byte // for Window
+}
+
 // Leaving is a partition when all its blocks were added.
 type Leaving struct {
-	State []byte  // for the next partition; nil of a view that is not Chained
+	Left
+	// Key is that part of Carry on which rows of the next partition depend: while it is the same, they are fresh. Nil = all of it.
+	Key   []byte
 	Order []int32 // the rows in the order of the file; nil = as they are
 	Open  int     // spans that are open at the end: rows of nobody's file yet
 	// LastKey is the time of the last row by which the file is in order; 0 = it is not in such an order.
