@@ -69,6 +69,8 @@ type Decoder struct {
 	depPlans []depPlan
 	evPlans  []eventPlan
 	property propertyPlan
+	spans    []spanPlan // by type index of objs, from the first call of Spans
+	nets     []netPlan  // the same, of Nets
 
 	// What follows belongs to the block being decoded.
 	mode     mode
@@ -76,6 +78,7 @@ type Decoder struct {
 	ids      idTable
 	texts    []text
 	records  []record
+	sites    []site
 	objects  []object
 	sets     []set
 	built    int // bytes counted against MaxText
@@ -88,15 +91,18 @@ type Decoder struct {
 	entry    telemetry.LogEntry
 	measure  telemetry.Measure
 	obj      Object
-	messages int // against MaxMessages
+	messages int     // against MaxMessages
+	named    idTable // the scopes of spans that bring their names, by site and name
 }
 
 // mode says what dependencies are decoded for.
 type mode uint8
 
 const (
-	modeRows    mode = iota // records with the strings that rows need
-	modeObjects             // whole objects
+	modeRows     mode = iota // records with the strings that rows need
+	modeObjects              // whole objects
+	modeSpans                // sites of spans; property sets are only checked
+	modeSpanSets             // sites of spans and property sets
 )
 
 const (
@@ -162,6 +168,7 @@ func (d *Decoder) end() {
 	}
 	d.texts = recycle(d.texts)
 	d.records = recycle(d.records)
+	d.sites = recycle(d.sites)
 	d.objects = recycle(d.objects)
 	d.sets = recycle(d.sets)
 }

@@ -62,6 +62,8 @@ type depPlan struct {
 	id    leaf
 	texts [recordTexts]leaf
 	level leaf
+	file  leaf // of spans
+	line  leaf
 }
 
 // The texts of a record that rows use.
@@ -94,6 +96,7 @@ func newDepPlan(p *plan) depPlan {
 			dp.texts[i] = p.leaf(name)
 		}
 		dp.level = p.leaf("level")
+		dp.file, dp.line = p.leaf("file"), p.leaf("line")
 		if !p.reference && dp.id.kind != kindU64 && dp.id.kind != kindI64 {
 			dp.op, dp.err = depOpInvalid, fmt.Errorf("type %s: %w", p.name, errNoObjectID)
 		}
@@ -266,7 +269,7 @@ func (d *Decoder) convert(id uint64, str codedString, s string) error {
 	if len(str.data) == 0 {
 		return d.insertText(id, "")
 	}
-	if d.mode == modeRows {
+	if d.mode != modeObjects {
 		str = str.prefix()
 	}
 	if err := d.charge(len(str.data)); err != nil {
@@ -294,13 +297,17 @@ func (d *Decoder) record(pl *depPlan, body []byte) error {
 		return nil
 	}
 	id := u64At(body, pl.id)
-	if d.mode == modeObjects {
+	switch d.mode {
+	case modeObjects:
 		o, err := d.buildDependency(pl.plan, body)
 		if err != nil {
 			return err
 		}
 		d.objects = append(d.objects, o)
 		return d.insert(id, depObject, len(d.objects)-1)
+	case modeSpans, modeSpanSets:
+		d.sites = append(d.sites, d.site(pl, body))
+		return d.insert(id, depObject, len(d.sites)-1)
 	}
 	var r record
 	for i, l := range pl.texts {
@@ -359,14 +366,18 @@ func (d *Decoder) propertySet(buf []byte, declared int) error {
 		if err != nil {
 			return err
 		}
+		if d.mode == modeSpans {
+			continue
+		}
 		if props == nil {
 			props = make([]telemetry.Property, 0, min(count, 64))
 		}
 		props = append(props, p)
 	}
-	if d.mode == modeObjects {
+	switch d.mode {
+	case modeObjects:
 		s.wire = props
-	} else {
+	case modeRows, modeSpanSets:
 		s.props = telemetry.NewPropertySet(props)
 		if err := d.charge(len(s.props.JSON)); err != nil {
 			return err
@@ -386,7 +397,10 @@ func (d *Decoder) oneProperty(body []byte, s *set) (p telemetry.Property, err er
 	if !okName || !okValue || name.kind() != depText || value.kind() != depText {
 		return p, errPropertyText
 	}
-	if d.mode == modeObjects {
+	switch d.mode {
+	case modeSpans:
+		return p, nil
+	case modeObjects:
 		return telemetry.Property{Key: d.texts[name.index()].raw, Value: d.texts[value.index()].raw}, d.charge(propertyCost)
 	}
 	p = telemetry.Property{Key: d.name(name.index()), Value: d.message(value.index())}

@@ -350,40 +350,42 @@ func (d *Decoder) stringRef(sp *stringRefPlan, c *cursor) depRef {
 	return ref
 }
 
-func (d *Decoder) recordAt(id uint64) (*record, error) {
+// errOtherKind says that a reference is not to a dependency of the wanted kind.
+var errOtherKind = [...]error{depText: errRefNotText, depObject: errNotRecord, depSet: errNotSet}
+
+// indexOf returns the index of a dependency of kind k among those of its kind.
+func (d *Decoder) indexOf(id uint64, k depKind) (int, error) {
 	ref, ok := d.ids.find(id)
 	if !ok {
-		return nil, fmt.Errorf("%w %d", errUnresolved, id)
+		return 0, fmt.Errorf("%w %d", errUnresolved, id)
 	}
-	if ref.kind() != depObject {
-		return nil, errNotRecord
+	if ref.kind() != k {
+		return 0, errOtherKind[k]
 	}
-	return &d.records[ref.index()], nil
+	return ref.index(), nil
+}
+
+func (d *Decoder) recordAt(id uint64) (*record, error) {
+	i, err := d.indexOf(id, depObject)
+	if err != nil {
+		return nil, err
+	}
+	return &d.records[i], nil
 }
 
 func (d *Decoder) setAt(id uint64) (*set, error) {
-	ref, ok := d.ids.find(id)
-	if !ok {
-		return nil, fmt.Errorf("%w %d", errUnresolved, id)
+	i, err := d.indexOf(id, depSet)
+	if err != nil {
+		return nil, err
 	}
-	if ref.kind() != depSet {
-		return nil, errNotSet
-	}
-	return &d.sets[ref.index()], nil
+	return &d.sets[i], nil
 }
 
 func (d *Decoder) textAt(body []byte, l leaf) (int, error) {
 	if l.kind != kindRef {
 		return 0, errNoRow
 	}
-	ref, ok := d.ids.find(u64At(body, l))
-	if !ok {
-		return 0, errUnresolved
-	}
-	if ref.kind() != depText {
-		return 0, errRefNotText
-	}
-	return ref.index(), nil
+	return d.indexOf(u64At(body, l), depText)
 }
 
 // u64At reads a compiled field of eight bytes; 0 for any other.
@@ -634,13 +636,24 @@ func (d *Decoder) checkDynamic(pl *eventPlan, body []byte) error {
 	}
 	switch pl.reader {
 	case readerLogString, readerLogStringV2, readerTagged:
-		if _, err := d.recordAt(d.ev.desc); err != nil {
+		if _, err := d.indexOf(d.ev.desc, depObject); err != nil {
 			return err
 		}
 	}
 	if pl.reader == readerTagged || pl.reader == readerTaggedInterop {
-		_, err := d.setAt(d.ev.props)
+		_, err := d.indexOf(d.ev.props, depSet)
 		return err
 	}
 	return nil
+}
+
+// checkOther checks an event that makes no row of the wanted kind.
+func (d *Decoder) checkOther(pl *eventPlan, body []byte) error {
+	switch {
+	case pl.size == 0:
+		return d.checkDynamic(pl, body)
+	case pl.err != nil:
+		return pl.err
+	}
+	return d.checkRefs(pl.refs, body)
 }

@@ -528,8 +528,13 @@ func decodeAll(t *testing.T, d *wire.Decoder, b *wire.BlockBody) {
 		t.Fatal(err)
 	}
 	_, err = d.Objects(b, func(_ int, o *wire.Object) error { objectJSON(o); return nil })
-	if _, _, errLogs := logs(d, b); errLogs == nil && err != nil && !strings.Contains(err.Error(), "nest too much") && !strings.Contains(err.Error(), "too m") {
+	whole := err == nil || strings.Contains(err.Error(), "nest too much") || strings.Contains(err.Error(), "too m")
+	if _, _, errLogs := logs(d, b); errLogs == nil && !whole {
 		t.Fatalf("logs pass where objects say %v", err)
+	}
+	spans, sets, nets, images := spansNetsImages(t, d, b)
+	if (spans == nil || sets == nil || nets == nil || images == nil) && !whole {
+		t.Fatalf("spans %v, with properties %v, nets %v, images %v where objects say %v", spans, sets, nets, images, err)
 	}
 	d.Measures(b, clock, func(m *telemetry.Measure) error { _ = m.Name + m.Unit + m.Target; return nil }) //nolint:errcheck // any answer will do
 }
@@ -561,6 +566,19 @@ func FuzzObjects(f *testing.F) {
 			f.Add(index[b.StreamID], deps, objs)
 		}
 	}
+	types, block := spanEvents()
+	var withSets telemetry.Stream
+	withSets.Dependencies, withSets.Objects = types()
+	streams = append(streams, withSets)
+	deps, err := wire.Decompress(nil, block.Dependencies, 1<<20)
+	if err != nil {
+		f.Fatal(err)
+	}
+	objs, err := wire.Decompress(nil, block.Objects, 1<<20)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(byte(len(streams)-1), deps, objs)
 	f.Fuzz(func(t *testing.T, stream byte, deps, objs []byte) {
 		s := streams[int(stream)%len(streams)]
 		d, err := wire.NewDecoder(s.Dependencies, s.Objects, fuzzLimits)

@@ -15,12 +15,15 @@ const (
 )
 
 // xxh32 is the XXH32 hash with seed 0, the checksum of LZ4 frames.
-func xxh32(b []byte) uint32 {
+func xxh32(b []byte) uint32 { return xxh32Seed(b, 0) }
+
+// xxh32Seed is the XXH32 hash.
+func xxh32Seed(b []byte, seed uint32) uint32 {
 	n := uint32(len(b))
-	h := prime5
+	h := seed + prime5
 	if len(b) >= 16 {
 		p := prime1 // a variable, so that the sums below may wrap
-		v1, v2, v3, v4 := p+prime2, prime2, uint32(0), -p
+		v1, v2, v3, v4 := seed+p+prime2, seed+prime2, seed, seed-p
 		for len(b) >= 16 {
 			v1 = xxhRound(v1, binary.LittleEndian.Uint32(b[0:4]))
 			v2 = xxhRound(v2, binary.LittleEndian.Uint32(b[4:8]))
