@@ -42,8 +42,9 @@ type Bus struct {
 	recheck chan struct{} // holds a token while the streams are to be checked
 	outage  outage
 
-	inCluster atomic.Bool // see clustered
-	claimAge  time.Duration
+	inCluster   atomic.Bool // see clustered
+	claimAge    time.Duration
+	materialize materializeTimes
 }
 
 // link is one uninterrupted stay of the connection: its context ends when the connection is cut, so that whoever waits
@@ -87,7 +88,7 @@ func Open(ctx context.Context, nc *nats.Conn, store GenerationStore, objects Obj
 	if err != nil {
 		return nil, fmt.Errorf("open bus: %w", err)
 	}
-	b := &Bus{nc: nc, js: js, store: patientStore{store}, objects: objects, cfg: cfg, log: log, byShard: map[Shard]*shard{}, recheck: make(chan struct{}, 1), claimAge: claimAge}
+	b := &Bus{nc: nc, js: js, store: patientStore{store}, objects: objects, cfg: cfg, log: log, byShard: map[Shard]*shard{}, recheck: make(chan struct{}, 1), claimAge: claimAge, materialize: defaultMaterializeTimes()}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	b.newLink()
 	for _, class := range classes {

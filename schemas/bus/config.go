@@ -39,7 +39,8 @@ type Config struct {
 	DeadLetterBytes int64 // of the dead-letter stream; the oldest go first
 	DeadLetterMsgs  int64
 
-	MaxFlushes int // flush requests that one ServeFlush handles at once
+	MaxFlushes      int // flush requests that one ServeFlush handles at once
+	MaxMaterializes int // requests for just-in-time views that one ServeMaterialize handles at once
 }
 
 // DefaultConfig is right for one process, and but for ShardsPerClass for many.
@@ -55,6 +56,7 @@ func DefaultConfig() Config {
 		DeadLetterBytes:   64 << 20,
 		DeadLetterMsgs:    100_000,
 		MaxFlushes:        64,
+		MaxMaterializes:   64,
 	}
 }
 
@@ -77,5 +79,6 @@ func (c Config) Validate() error {
 	check(c.DeadLetterBytes >= 1<<20, "dead letter bytes %d is below 1 MiB", c.DeadLetterBytes)
 	check(c.DeadLetterMsgs >= 1, "dead letter messages %d is not positive", c.DeadLetterMsgs)
 	check(c.MaxFlushes >= 1, "max flushes %d is not positive", c.MaxFlushes)
+	check(c.MaxMaterializes >= 1, "max materializes %d is not positive", c.MaxMaterializes)
 	return errors.Join(errs...)
 }

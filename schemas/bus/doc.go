@@ -49,6 +49,9 @@
 //
 //	blocks.<class>.<shard>            subject of a shard's frames; its stream is blocks-<class>-<shard>
 //	flush.<target>.<class>.<shard>    subject of requests to a shard's owner, answered by whoever holds its lease (JSON)
+//	materialize                       subject of requests for just-in-time views, answered by any one process of the queue group
+//	                                  materializers (JSON): progress, then the end in parts (header Materialize-Part)
+//	materialize.keep.<request>        subject of the asker's signs of life
 //	barrier                           no subject of any stream: what Head purges to have the servers agree
 //	deadletters                       subject of dead letters (JSON); their stream is dead-letters, the oldest go first
 //	Nats-Msg-Id                       header of a frame: its id, by which a publisher's own repetition is recognised

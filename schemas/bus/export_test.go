@@ -15,3 +15,8 @@ func (r *Reader) Distrust() { r.heard = time.Now().Add(-2 * stallAfter) }
 
 // SetClaimAge sets how old an oversize body may be when its record is acknowledged, for tests.
 func (b *Bus) SetClaimAge(d time.Duration) { b.claimAge = d }
+
+// SetMaterializeTimes sets how long the sides of a request for a view wait for each other, for tests.
+func (b *Bus) SetMaterializeTimes(sign, silent time.Duration) {
+	b.materialize = materializeTimes{sign: sign, silent: silent, busy: time.Millisecond}
+}
