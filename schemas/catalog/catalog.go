@@ -64,7 +64,8 @@ type Catalog interface {
 
 	// CommitView writes one step of a view's owner or builder and returns the commit number: ErrConflict when a checkpoint,
 	// a range of the backlog or an epoch moved, ErrArchiveBehind when archive has not passed the new positions, ErrStale when a partition to retire
-	// or a parked copy to remove is not there any more, ErrObjectsTooOld when its objects may be collected soon.
+	// or a parked copy to remove is not there any more, or when a partition of an instance lives already in the place of an added one (same view,
+	// instance, bucket and level), ErrLeaseLost when the guard does not stand, ErrObjectsTooOld when its objects may be collected soon.
 	// A commit that changes no partition leaves the commit number as it is.
 	CommitView(ctx context.Context, c *ViewCommit) (commitNo int64, err error)
 	// Backlog returns a consumer's open ranges, ordered by shard, generation and first sequence number. They are opened and
@@ -93,6 +94,10 @@ type Catalog interface {
 	Processes(ctx context.Context, ids []telemetry.ID) ([]ProcessRow, error)
 	// Streams is Processes for streams. The layouts come as CBOR, shared by all rows of one layout.
 	Streams(ctx context.Context, ids []telemetry.ID) ([]StreamRow, error)
+	// ProcessStreams returns the streams of the processes with the given ids, stubs included, ordered by No.
+	ProcessStreams(ctx context.Context, processes []telemetry.ID) ([]StreamRow, error)
+	// StreamBlocks returns blocks of a stream that are not frozen, ordered by begin time and id. Of an unknown stream there are none.
+	StreamBlocks(ctx context.Context, stream telemetry.ID, q BlockQuery) ([]BlockRow, error)
 	// ProcessesAfter returns up to limit processes with a No above no, stubs included, ordered by No. One that was committed while a
 	// reader pages may be missing from its pages, but never from ChangedProcesses after positions that were read before the first page.
 	ProcessesAfter(ctx context.Context, no int64, limit int) ([]ProcessRow, error)
@@ -138,9 +143,13 @@ type Catalog interface {
 
 	// CommitNo returns the number of the last commit that changed partitions.
 	CommitNo(ctx context.Context) (int64, error)
-	// Partitions returns what changed after a commit number; 0 asks for all live partitions. The answer is consistent at
-	// its own commit number.
+	// Partitions returns what changed of global partitions after a commit number; 0 asks for all live ones. The answer is consistent at
+	// its own commit number. Of retired ones, numbers of partitions of instances may be among them.
 	Partitions(ctx context.Context, sinceCommit int64) (PartitionDelta, error)
+	// InstancePartitions returns the live partitions of an instance of a view, ordered by bucket and level.
+	InstancePartitions(ctx context.Context, view string, instance int64) ([]Partition, error)
+	// AllInstancePartitions returns up to limit live partitions of all instances, without their State, ordered by number; limit <= 0: all.
+	AllInstancePartitions(ctx context.Context, limit int) ([]Partition, error)
 
 	// RetiredBefore returns up to limit partitions that were retired before a time of the store's clock (Now), oldest first.
 	RetiredBefore(ctx context.Context, t int64, limit int) ([]Partition, error)

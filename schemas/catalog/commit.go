@@ -86,9 +86,11 @@ type Chunk struct {
 // ViewCommit is one step of a view's owner (with Moves), of a worker on its backlog (with a Chunk), or of a merger (with neither).
 type ViewCommit struct {
 	Consumer string
-	Moves    []Move
-	Added    []Partition
-	Retired  []int64 // part numbers; each must be live
+	// Guard is the lease by which an instance is built: it must still be that owner's and of that epoch. It may have expired.
+	Guard   *Lease
+	Moves   []Move
+	Added   []Partition
+	Retired []int64 // part numbers; each must be live
 	// ParkedAdded are copies passed without being built. One that is parked already gets the new Dead and Reason.
 	ParkedAdded []Parked
 	// ParkedDone are parked copies built now, found by shard, seq and rec; each must be there.
@@ -124,6 +126,9 @@ func (c *ViewCommit) Validate() error {
 		}
 		if len(p.Procs) != 0 && len(p.Procs) != ProcessBitmapBytes {
 			return fmt.Errorf("%w: partition %q with a bitmap of %d bytes", ErrInvalid, p.Key, len(p.Procs))
+		}
+		if len(p.State) > MaxStateBytes {
+			return fmt.Errorf("%w: partition %q with a state of %d bytes", ErrInvalid, p.Key, len(p.State))
 		}
 	}
 	return checkAge(c.ObjectsSince)

@@ -176,6 +176,9 @@ type BlockRow struct {
 	StreamKnown, ProcessKnown bool
 }
 
+// MaxStateBytes bounds Partition.State.
+const MaxStateBytes = 1 << 20
+
 // Partition is one Parquet file of a view. PartNo, Added, Retired and RetiredAt are set by the catalog.
 type Partition struct {
 	PartNo                                         int64
@@ -184,13 +187,27 @@ type Partition struct {
 	Level                                          int16
 	Bucket                                         int64
 	MinTime, MaxTime, MinInsert, MaxInsert         int64
-	Rows, Size                                     int64
+	Rows, Size                                     int64 // of an instance: Rows counts spans that are open at its end too; Size 0 = there is no file
 	SchemaVer                                      int32
 	Sort                                           int16
 	Procs                                          []byte // bitmap of ProcessBitmapBytes, or nil
 	Key                                            string
 	SrcHash                                        []byte
-	Added, Retired /* commit numbers */, RetiredAt int64 // Retired 0 = live; RetiredAt by the store's clock
+	Objects, MaxSortKey                            int64  // of an instance: events of its blocks; time of the last row where rows are in order of it, 0 = they are not
+	State                                          []byte // of an instance: its builder's own
+	Added, Retired /* commit numbers */, RetiredAt int64  // Retired 0 = live; RetiredAt by the store's clock
+}
+
+// BlockQuery chooses blocks of a stream that are not frozen. All that is set must hold.
+type BlockQuery struct {
+	From, To   int64 // begin time in [From, To)
+	Begin, End int64 // under way in [Begin, End], both included: begin time <= End and end time >= Begin
+	Newest     int   // only so many with the latest begin times; 0 = all
+}
+
+// AllBlocks chooses all blocks of a stream.
+func AllBlocks() BlockQuery {
+	return BlockQuery{From: math.MinInt64, To: math.MaxInt64, Begin: math.MinInt64, End: math.MaxInt64}
 }
 
 // PartitionDelta is what changed after a commit number.

@@ -123,7 +123,7 @@ func testPartitionDeltas(t *testing.T, cat catalog.Catalog) {
 		t.Fatalf("empty: %+v", empty)
 	}
 	other := partition(2)
-	other.View, other.Instance, other.Procs, other.SrcHash = "thread_spans", 7, nil, nil
+	other.View, other.Procs, other.SrcHash = "thread_spans", nil, nil
 	other.MinTime, other.MaxTime, other.Bucket = math.MinInt64, math.MaxInt64, -5
 	equal(t, "commit", view(t, cat, &catalog.ViewCommit{Added: []catalog.Partition{partition(1), other}}), int64(1))
 	d := must[catalog.PartitionDelta](t)(cat.Partitions(ctx, 0))

@@ -193,6 +193,7 @@ const (
 	codeStale         = "MM003"
 	codeFrozen        = "MM004"
 	codeClock         = "MM005" // its message is the server's time
+	codeLeaseLost     = "MM006"
 
 	codeUnique      = "23505"
 	codeNull        = "23502"
@@ -255,7 +256,12 @@ func judgeRefused(pg *pgconn.PgError) verdict {
 		return verdict{means: fmt.Errorf("%s: %w", pg.Message, catalog.ErrStale)}
 	case codeFrozen:
 		return verdict{means: fmt.Errorf("%s: %w", pg.Message, catalog.ErrFrozen)}
+	case codeLeaseLost:
+		return verdict{means: fmt.Errorf("%s: %w", pg.Message, catalog.ErrLeaseLost)}
 	case codeUnique:
+		if pg.ConstraintName == instanceIndex {
+			return verdict{means: fmt.Errorf("another partition is in the place: %w", catalog.ErrStale)}
+		}
 		if isBlocks(pg.TableName) {
 			return verdict{means: catalog.ErrDuplicateBlocks}
 		}

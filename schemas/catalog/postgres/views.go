@@ -25,6 +25,7 @@ func (db *DB) CommitView(ctx context.Context, c *catalog.ViewCommit) (commitNo i
 	moves := slices.SortedStableFunc(slices.Values(c.Moves), func(a, b catalog.Move) int { return a.Shard.Compare(b.Shard) })
 	views := viewsOf(c.Added)
 	err = db.write(ctx, func(b *batch) {
+		b.guard(c.Guard)
 		for _, m := range moves {
 			b.moveView(c.Consumer, m)
 		}
@@ -89,12 +90,13 @@ WHERE (SELECT true FROM views v WHERE v.name = n.name) IS NULL ON CONFLICT DO NO
 }
 
 const insertPartitions = `INSERT INTO partitions(view_no, added, instance_no, level, bucket, min_time, max_time, min_insert, max_insert, rows, size,
-  schema_ver, sort, procs, key, src_hash)
+  schema_ver, sort, procs, key, src_hash, objects, max_sort_key, state)
 SELECT (SELECT v.view_no FROM views v WHERE v.name = n.view), (SELECT commit_no FROM clock), n.instance_no, n.level, n.bucket, n.min_time, n.max_time,
-  n.min_insert, n.max_insert, n.rows, n.size, n.schema_ver, n.sort, n.procs, n.key, n.src_hash
+  n.min_insert, n.max_insert, n.rows, n.size, n.schema_ver, n.sort, n.procs, n.key, n.src_hash, n.objects, n.max_sort_key, n.state
 FROM unnest($1::text[], $2::bigint[], $3::smallint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[],
-    $11::integer[], $12::smallint[], $13::bytea[], $14::text[], $15::bytea[])
-  AS n(view, instance_no, level, bucket, min_time, max_time, min_insert, max_insert, rows, size, schema_ver, sort, procs, key, src_hash)`
+    $11::integer[], $12::smallint[], $13::bytea[], $14::text[], $15::bytea[], $16::bigint[], $17::bigint[], $18::bytea[])
+  AS n(view, instance_no, level, bucket, min_time, max_time, min_insert, max_insert, rows, size, schema_ver, sort, procs, key, src_hash, objects, max_sort_key,
+    state)`
 
 func (b *batch) add(partitions []catalog.Partition) {
 	n := len(partitions)
@@ -102,22 +104,22 @@ func (b *batch) add(partitions []catalog.Partition) {
 		return
 	}
 	view, key := make([]string, n), make([]string, n)
-	procs, hash := make([][]byte, n), make([][]byte, n)
+	procs, hash, state := make([][]byte, n), make([][]byte, n), make([][]byte, n)
 	level, sort, version := make([]int16, n), make([]int16, n), make([]int32, n)
-	var columns [8][]int64
+	var columns [10][]int64
 	for c := range columns {
 		columns[c] = make([]int64, n)
 	}
 	for i := range partitions {
 		p := &partitions[i]
 		view[i], key[i], level[i], sort[i], version[i] = p.View, p.Key, p.Level, p.Sort, p.SchemaVer
-		procs[i], hash[i] = nilIfEmpty(p.Procs), nilIfEmpty(p.SrcHash)
-		for c, v := range [...]int64{p.Instance, p.Bucket, p.MinTime, p.MaxTime, p.MinInsert, p.MaxInsert, p.Rows, p.Size} {
+		procs[i], hash[i], state[i] = nilIfEmpty(p.Procs), nilIfEmpty(p.SrcHash), nilIfEmpty(p.State)
+		for c, v := range [...]int64{p.Instance, p.Bucket, p.MinTime, p.MaxTime, p.MinInsert, p.MaxInsert, p.Rows, p.Size, p.Objects, p.MaxSortKey} {
 			columns[c][i] = v
 		}
 	}
 	b.exec(fmt.Sprintf("add %d partitions", n), insertPartitions, view, columns[0], level, columns[1], columns[2], columns[3], columns[4], columns[5],
-		columns[6], columns[7], version, sort, procs, key, hash)
+		columns[6], columns[7], version, sort, procs, key, hash, columns[8], columns[9], state)
 }
 
 func nilIfEmpty(b []byte) []byte {
@@ -259,12 +261,19 @@ func (db *DB) CommitNo(ctx context.Context) (no int64, err error) {
 }
 
 const selectPartitions = `SELECT p.part_no, v.name, p.instance_no, p.level, p.bucket, p.min_time, p.max_time, p.min_insert, p.max_insert, p.rows, p.size,
-  p.schema_ver, p.sort, p.procs, p.key, p.src_hash, p.added, coalesce(p.retired, 0), coalesce(p.retired_at, 0)
+  p.schema_ver, p.sort, p.procs, p.key, p.src_hash, p.objects, p.max_sort_key, p.added, coalesce(p.retired, 0), coalesce(p.retired_at, 0)
 FROM partitions p JOIN views v USING(view_no) `
 
+// partitionColumns are where the columns of selectPartitions go.
+func partitionColumns(p *catalog.Partition) []any {
+	return []any{
+		&p.PartNo, &p.View, &p.Instance, &p.Level, &p.Bucket, &p.MinTime, &p.MaxTime, &p.MinInsert, &p.MaxInsert, &p.Rows, &p.Size,
+		&p.SchemaVer, &p.Sort, &p.Procs, &p.Key, &p.SrcHash, &p.Objects, &p.MaxSortKey, &p.Added, &p.Retired, &p.RetiredAt,
+	}
+}
+
 func scanPartition(r pgx.Rows) (p catalog.Partition, err error) {
-	err = r.Scan(&p.PartNo, &p.View, &p.Instance, &p.Level, &p.Bucket, &p.MinTime, &p.MaxTime, &p.MinInsert, &p.MaxInsert, &p.Rows, &p.Size,
-		&p.SchemaVer, &p.Sort, &p.Procs, &p.Key, &p.SrcHash, &p.Added, &p.Retired, &p.RetiredAt)
+	err = r.Scan(partitionColumns(&p)...)
 	return p, err
 }
 
@@ -284,10 +293,10 @@ func (db *DB) Partitions(ctx context.Context, sinceCommit int64) (d catalog.Part
 				return err
 			}
 			if full {
-				b.query("read partitions", selectPartitions+"WHERE p.retired IS NULL ORDER BY p.part_no", added)
+				b.query("read partitions", selectPartitions+"WHERE p.retired IS NULL AND p.instance_no = 0 ORDER BY p.part_no", added)
 				return
 			}
-			b.query("read added partitions", selectPartitions+"WHERE p.added > $1 AND p.retired IS NULL ORDER BY p.part_no", added, sinceCommit)
+			b.query("read added partitions", selectPartitions+"WHERE p.added > $1 AND p.retired IS NULL AND p.instance_no = 0 ORDER BY p.part_no", added, sinceCommit)
 			b.query("read retired partitions", "SELECT part_no FROM partitions WHERE retired > $1 ORDER BY part_no", func(r pgx.Rows) error {
 				var no int64
 				err := r.Scan(&no)

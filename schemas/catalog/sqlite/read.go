@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/micromegas-go/micromegas/schemas/catalog"
 	"github.com/micromegas-go/micromegas/schemas/telemetry"
@@ -83,6 +84,9 @@ const selectStreams = `SELECT s.stream_no, s.stream_id, s.process_no, p.process_
   coalesce(s.properties, '{}'), coalesce(s.dependencies, 0), coalesce(s.objects, 0), coalesce(s.first_time, 0), coalesce(s.last_time, 0),
   coalesce(s.last_insert, 0), s.first_time IS NOT NULL
 FROM streams s CROSS JOIN processes p USING(process_no)`
+
+// selectStreamsOf is selectStreams with the processes outermost.
+var selectStreamsOf = strings.Replace(selectStreams, "FROM streams s CROSS JOIN processes p", "FROM processes p CROSS JOIN streams s", 1)
 
 // Streams implements catalog.Catalog.
 func (db *DB) Streams(ctx context.Context, ids []telemetry.ID) ([]catalog.StreamRow, error) {

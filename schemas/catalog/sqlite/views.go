@@ -23,6 +23,9 @@ func (db *DB) CommitView(ctx context.Context, c *catalog.ViewCommit) (int64, err
 	}
 	commitNo := int64(0)
 	err := db.writer.do(ctx, func(t *tx) error {
+		if err := guard(t, c.Guard); err != nil {
+			return err
+		}
 		for _, m := range c.Moves {
 			if err := moveView(t, c.Consumer, m); err != nil {
 				return err
@@ -82,7 +85,7 @@ func retire(t *tx, partNos []int64, commitNo int64) error {
 }
 
 const insertPartition = `INSERT INTO partitions(view_no, instance_no, level, bucket, min_time, max_time, min_insert, max_insert, rows, size,
-  schema_ver, sort, procs, key, src_hash, added) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+  schema_ver, sort, procs, key, src_hash, objects, max_sort_key, state, added) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
 func add(t *tx, partitions []catalog.Partition, commitNo int64) error {
 	views := map[string]int64{}
@@ -96,8 +99,11 @@ func add(t *tx, partitions []catalog.Partition, commitNo int64) error {
 			}
 			views[p.View] = view
 		}
+		if err := placeIsFree(t, view, p); err != nil {
+			return err
+		}
 		if _, err := t.exec(insertPartition, view, p.Instance, int64(p.Level), p.Bucket, p.MinTime, p.MaxTime, p.MinInsert, p.MaxInsert, p.Rows, p.Size,
-			int64(p.SchemaVer), int64(p.Sort), nullIfEmpty(p.Procs), p.Key, nullIfEmpty(p.SrcHash), commitNo); err != nil {
+			int64(p.SchemaVer), int64(p.Sort), nullIfEmpty(p.Procs), p.Key, nullIfEmpty(p.SrcHash), p.Objects, p.MaxSortKey, nullIfEmpty(p.State), commitNo); err != nil {
 			return fmt.Errorf("partition %s: %w", p.Key, err)
 		}
 	}
@@ -219,16 +225,23 @@ func (db *DB) CommitNo(ctx context.Context) (no int64, err error) {
 }
 
 const selectPartitions = `SELECT p.part_no, v.name, p.instance_no, p.level, p.bucket, p.min_time, p.max_time, p.min_insert, p.max_insert, p.rows, p.size,
-  p.schema_ver, p.sort, p.procs, p.key, p.src_hash, p.added, coalesce(p.retired, 0), coalesce(p.retired_at, 0)
+  p.schema_ver, p.sort, p.procs, p.key, p.src_hash, p.objects, p.max_sort_key, p.added, coalesce(p.retired, 0), coalesce(p.retired_at, 0)
 FROM partitions p CROSS JOIN views v USING(view_no) `
 
 // selectAdded is selectPartitions from a commit on. The index is named because the planner, which knows nothing of how
 // few rows are new, prefers an order that reads all of them.
-var selectAdded = strings.Replace(selectPartitions, "partitions p", "partitions p INDEXED BY partitions_added", 1) + "WHERE p.added > ? AND p.retired IS NULL ORDER BY p.part_no"
+var selectAdded = strings.Replace(selectPartitions, "partitions p", "partitions p INDEXED BY partitions_added", 1) + "WHERE p.added > ? AND p.retired IS NULL AND p.instance_no = 0 ORDER BY p.part_no"
+
+// partitionColumns are where the columns of selectPartitions go.
+func partitionColumns(p *catalog.Partition) []any {
+	return []any{
+		&p.PartNo, &p.View, &p.Instance, &p.Level, &p.Bucket, &p.MinTime, &p.MaxTime, &p.MinInsert, &p.MaxInsert, &p.Rows, &p.Size,
+		&p.SchemaVer, &p.Sort, &p.Procs, &p.Key, &p.SrcHash, &p.Objects, &p.MaxSortKey, &p.Added, &p.Retired, &p.RetiredAt,
+	}
+}
 
 func scanPartition(rows *sql.Rows) (p catalog.Partition, err error) {
-	err = rows.Scan(&p.PartNo, &p.View, &p.Instance, &p.Level, &p.Bucket, &p.MinTime, &p.MaxTime, &p.MinInsert, &p.MaxInsert, &p.Rows, &p.Size,
-		&p.SchemaVer, &p.Sort, &p.Procs, &p.Key, &p.SrcHash, &p.Added, &p.Retired, &p.RetiredAt)
+	err = rows.Scan(partitionColumns(&p)...)
 	return p, err
 }
 
@@ -244,7 +257,7 @@ func (db *DB) Partitions(ctx context.Context, sinceCommit int64) (catalog.Partit
 		}
 		d.Full = sinceCommit <= 0 || sinceCommit < forgotten || sinceCommit > d.CommitNo
 		if d.Full {
-			d.Added, err = collect(ctx, t, scanPartition, selectPartitions+"WHERE p.retired IS NULL ORDER BY p.part_no")
+			d.Added, err = collect(ctx, t, scanPartition, selectPartitions+"WHERE p.retired IS NULL AND p.instance_no = 0 ORDER BY p.part_no")
 			return err
 		}
 		if sinceCommit == d.CommitNo {
