@@ -101,3 +101,24 @@ type Span struct {
 	Filename string `json:"file"`
 	Line     uint32 `json:"line"`
 }
+
+// ThreadName returns the name under which a thread is shown: the properties thread-name and thread-id of its stream, joined by a hyphen,
+// where the stream's own id takes the place of a missing thread-id, and an empty property counts as missing.
+func ThreadName(streamID string, properties []Property) string {
+	name, id := "", ""
+	for _, p := range properties {
+		switch p.Key {
+		case "thread-name":
+			name = p.Value
+		case "thread-id":
+			id = p.Value
+		}
+	}
+	if id == "" {
+		id = streamID
+	}
+	if name == "" {
+		return id
+	}
+	return name + "-" + id
+}
