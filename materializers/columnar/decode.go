@@ -123,6 +123,17 @@ func readDelta(dst []int64, src []byte, n int) ([]int64, error) {
 	return dst, nil
 }
 
+// readBools appends n PLAIN booleans as 0 or 1.
+func readBools(dst []int64, src []byte, n int) ([]int64, error) {
+	if n > 8*len(src) {
+		return dst, fmt.Errorf("%w: %d booleans in %d bytes", errCorrupt, n, len(src))
+	}
+	for i := range n {
+		dst = append(dst, int64(src[i/8]>>(i%8)&1))
+	}
+	return dst, nil
+}
+
 // bitsAt returns the width bits at offset.
 func bitsAt(src []byte, offset, width int) uint64 {
 	if width == 0 {

@@ -1,6 +1,7 @@
 package columnar
 
 import (
+	"math"
 	"math/bits"
 	"strings"
 	"unsafe"
@@ -65,8 +66,14 @@ func (d *Dict) Reset() {
 // maxKeptEntries bounds the map that a dictionary keeps over a Reset: clearing a map costs its capacity.
 const maxKeptEntries = 1 << 14
 
-// Append adds s without looking for it, and returns its number.
+// MaxDictBytes bounds the values of a dictionary together.
+const MaxDictBytes = math.MaxUint32
+
+// Append adds s without looking for it, and returns its number. It panics beyond MaxDictBytes.
 func (d *Dict) Append(s string) int32 {
+	if len(s) > MaxDictBytes-len(d.bytes) {
+		panic("columnar: values of a column are too long together")
+	}
 	d.bytes = append(d.bytes, s...)
 	d.ends = append(d.ends, uint32(len(d.bytes)))
 	return int32(len(d.ends) - 1)

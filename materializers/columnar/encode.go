@@ -92,23 +92,32 @@ const (
 	deltaMiniblock = deltaBlock / deltaMinis
 )
 
-// appendDelta appends integers as DELTA_BINARY_PACKED. Differences wrap, which the decoder undoes.
-func appendDelta(dst []byte, values []int64) []byte {
+// appendDelta appends integers as DELTA_BINARY_PACKED. Differences wrap, which the decoder undoes: at 64 bits, or at 32 if the column
+// is narrow, since its packed differences may not be wider.
+func appendDelta(dst []byte, values []int64, narrow bool) []byte {
 	dst = binary.AppendUvarint(dst, deltaBlock)
 	dst = binary.AppendUvarint(dst, deltaMinis)
 	dst = binary.AppendUvarint(dst, uint64(len(values)))
 	if len(values) == 0 {
 		return append(dst, 0)
 	}
-	dst = binary.AppendVarint(dst, values[0])
+	first := values[0]
+	if narrow {
+		first = int64(int32(first))
+	}
+	dst = binary.AppendVarint(dst, first)
 	var deltas [deltaBlock]int64
 	for i := 1; i < len(values); i += deltaBlock {
 		n := min(deltaBlock, len(values)-i)
 		least := int64(math.MaxInt64)
 		last := values[i-1]
 		for k, v := range values[i : i+n] {
-			deltas[k] = v - last
-			least = min(least, v-last)
+			delta := v - last
+			if narrow {
+				delta = int64(int32(delta))
+			}
+			deltas[k] = delta
+			least = min(least, delta)
 			last = v
 		}
 		dst = appendDeltaBlock(dst, deltas[:n], least)
@@ -173,6 +182,17 @@ func appendInt64s(dst []byte, values []int64) []byte {
 func appendInt32s(dst []byte, values []int64) []byte {
 	for _, v := range values {
 		dst = binary.LittleEndian.AppendUint32(dst, uint32(v))
+	}
+	return dst
+}
+
+// appendBools appends 0 and 1 as PLAIN, a bit each.
+func appendBools(dst []byte, values []int64) []byte {
+	for i, v := range values {
+		if i%8 == 0 {
+			dst = append(dst, 0)
+		}
+		dst[len(dst)-1] |= byte(v&1) << (i % 8)
 	}
 	return dst
 }

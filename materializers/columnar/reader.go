@@ -47,8 +47,10 @@ func physicalType(t tables.Type) parquet.Type {
 	switch t {
 	case tables.TS, tables.I64:
 		return parquet.Types.Int64
-	case tables.I32:
+	case tables.I32, tables.U32:
 		return parquet.Types.Int32
+	case tables.Bool:
+		return parquet.Types.Boolean
 	case tables.F64:
 		return parquet.Types.Double
 	}
@@ -143,7 +145,7 @@ func (f *File) readDictionary(page *file.DictionaryPage, t tables.Type, c *Colum
 // readNumbers appends n PLAIN numbers; floats as their bits.
 func readNumbers(dst []int64, src []byte, n int, t tables.Type) ([]int64, error) {
 	width := 8
-	if t == tables.I32 {
+	if narrow(t) {
 		width = 4
 	}
 	if n < 0 || n > len(src)/width {
@@ -151,12 +153,23 @@ func readNumbers(dst []int64, src []byte, n int, t tables.Type) ([]int64, error)
 	}
 	for i := range n {
 		if width == 4 {
-			dst = append(dst, int64(int32(binary.LittleEndian.Uint32(src[4*i:]))))
+			dst = append(dst, extend(int64(binary.LittleEndian.Uint32(src[4*i:])), t))
 		} else {
 			dst = append(dst, int64(binary.LittleEndian.Uint64(src[8*i:])))
 		}
 	}
 	return dst, nil
+}
+
+// extend returns the number of a type whose low bits are in v.
+func extend(v int64, t tables.Type) int64 {
+	switch t {
+	case tables.I32:
+		return int64(int32(v))
+	case tables.U32:
+		return int64(uint32(v))
+	}
+	return v
 }
 
 func (f *File) readPage(page *file.DataPageV1, t tables.Type, c *Column, n int) (err error) {
@@ -177,7 +190,15 @@ func (f *File) readPage(page *file.DataPageV1, t tables.Type, c *Column, n int) 
 			c.number(f.nums[i])
 		}
 	case encoding == parquet.Encodings.DeltaBinaryPacked && c.Kind == Int:
+		from := len(c.Ints)
 		c.Ints, err = readDelta(c.Ints, page.Data(), n)
+		if narrow(t) {
+			for i := from; i < len(c.Ints); i++ {
+				c.Ints[i] = extend(c.Ints[i], t)
+			}
+		}
+	case encoding == parquet.Encodings.Plain && t == tables.Bool:
+		c.Ints, err = readBools(c.Ints, page.Data(), n)
 	case encoding == parquet.Encodings.Plain && c.Kind == Text:
 		return readBytes(page.Data(), n, func(v []byte) { c.Index = append(c.Index, c.Dict.Append(string(v))) })
 	case encoding == parquet.Encodings.Plain:

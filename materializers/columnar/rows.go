@@ -13,16 +13,16 @@ type Kind uint8
 // The kinds of columns.
 const (
 	Text  Kind = iota + 1 // Dict and Index
-	Int                   // Ints
+	Int                   // Ints; booleans are 0 and 1
 	Float                 // Floats
 )
 
-// kindOf returns the kind of a column type, or 0 for types that eager views do not have.
+// kindOf returns the kind of a column type, or 0 for types that no built view has.
 func kindOf(t tables.Type) Kind {
 	switch t {
-	case tables.Str, tables.DStr, tables.DBin:
+	case tables.Str, tables.DStr, tables.DBin, tables.Bin:
 		return Text
-	case tables.TS, tables.I32, tables.I64:
+	case tables.TS, tables.I32, tables.I64, tables.U32, tables.Bool:
 		return Int
 	case tables.F64:
 		return Float
@@ -53,6 +53,15 @@ func (c *Column) RepeatInt(v int64, n int) {
 	fill(c.Ints[from:], v)
 }
 
+// AppendBool appends a row with value v.
+func (c *Column) AppendBool(v bool) {
+	n := int64(0)
+	if v {
+		n = 1
+	}
+	c.Ints = append(c.Ints, n)
+}
+
 // fill sets all of s to v, by doubling what is set: copying moves many values at once.
 func fill[T any](s []T, v T) {
 	if len(s) == 0 {
@@ -70,7 +79,7 @@ type Rows struct {
 	Columns []Column
 }
 
-// NewRows returns no rows of t. It panics when t has a column of a type that no eager view has.
+// NewRows returns no rows of t. It panics when t has a column of a type that no built view has.
 func NewRows(t *tables.Table) *Rows {
 	r := &Rows{Table: t, Columns: make([]Column, len(t.Columns))}
 	for i := range t.Columns {

@@ -14,22 +14,30 @@ type Summary struct {
 	Processes []byte
 }
 
-// Add adds the rows named in sel. The time is that of the column named by the table's range rule, the insert time that of
-// insert_time, where the table has one.
+// Add adds the rows named in sel. The times are those of the columns named by the table's range rule, the insert time that of
+// insert_time, and the processes those of process_id, where the table has these.
 func (s *Summary) Add(rows *Rows, sel []int32) {
 	if len(sel) == 0 {
 		return
 	}
 	first := s.Rows == 0
 	s.Rows += int64(len(sel))
-	s.MinTime, s.MaxTime = bounds(rows, rows.Table.Index(rows.Table.Range.Begin), sel, s.MinTime, s.MaxTime, first)
+	rule := rows.Table.Range
+	least, greatest := bounds(rows, rows.Table.Index(rule.Begin), sel, s.MinTime, s.MaxTime, first)
+	if rule.End != rule.Begin {
+		_, greatest = bounds(rows, rows.Table.Index(rule.End), sel, s.MinTime, s.MaxTime, first)
+	}
+	s.MinTime, s.MaxTime = least, greatest
 	if i := rows.Table.Index("insert_time"); i >= 0 {
 		s.MinInsert, s.MaxInsert = bounds(rows, i, sel, s.MinInsert, s.MaxInsert, first)
+	}
+	i := rows.Table.Index("process_id")
+	if i < 0 {
+		return
 	}
 	if s.Processes == nil {
 		s.Processes = make([]byte, catalog.ProcessBitmapBytes)
 	}
-	i := rows.Table.Index("process_id")
 	c := &rows.Columns[i]
 	last := int32(-1)
 	for _, row := range sel {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/apache/arrow-go/v18/arrow/memory"
 	"github.com/apache/arrow-go/v18/parquet"
@@ -90,6 +91,12 @@ func fileSchema(t *tables.Table) (*schema.GroupNode, []parquet.WriterProperty, e
 			physical, logical = parquet.Types.Int64, schema.NewIntLogicalType(64, true)
 		case tables.I32:
 			physical, logical = parquet.Types.Int32, schema.NewIntLogicalType(32, true)
+		case tables.U32:
+			physical, logical = parquet.Types.Int32, schema.NewIntLogicalType(32, false)
+		case tables.Bool:
+			physical, logical = parquet.Types.Boolean, schema.NoLogicalType{}
+		case tables.Bin:
+			logical = schema.NoLogicalType{}
 		case tables.F64:
 			physical, logical = parquet.Types.Double, schema.NoLogicalType{}
 		default:
@@ -168,6 +175,9 @@ func (w *Writer) writeColumn(chunk *metadata.ColumnChunkMetaDataBuilder, pager f
 		for _, row := range sel {
 			w.ints = append(w.ints, c.Ints[row])
 		}
+		if t == tables.Bool {
+			return w.writeBools(chunk, pager)
+		}
 		return w.writeInts(chunk, pager, t)
 	default:
 		w.ints = w.ints[:0]
@@ -182,17 +192,11 @@ func (w *Writer) writeColumn(chunk *metadata.ColumnChunkMetaDataBuilder, pager f
 func (w *Writer) writeText(chunk *metadata.ColumnChunkMetaDataBuilder, pager file.PageWriter, t tables.Type, c *Column, sel []int32) error {
 	w.localise(c, sel)
 	w.release()
-	if t == tables.Str && len(w.used) > len(sel)/maxDistinct {
-		if !w.distinct.find(c, w.used, len(sel)/maxDistinct) {
-			if err := w.writePlainText(pager, c, sel); err != nil {
-				return err
-			}
-			return pager.Close(false, false)
+	if !t.Dictionary() && !w.recurs(t, c) {
+		if err := w.writePlainText(pager, c, sel); err != nil {
+			return err
 		}
-		for i, n := range w.index {
-			w.index[i] = w.distinct.number[n]
-		}
-		w.used = append(w.used[:0], w.distinct.values...)
+		return pager.Close(false, false)
 	}
 	if len(w.used) > 0 {
 		chunk.SetStats(textStats(c, w.used))
@@ -207,6 +211,29 @@ func (w *Writer) writeText(chunk *metadata.ColumnChunkMetaDataBuilder, pager fil
 // maxDistinct: text that need not repeat is written as a dictionary when each value stands for this many rows or more. The engine
 // looks at each value of a dictionary once.
 const maxDistinct = 3
+
+// recurs reports whether the values of w.index, which need not repeat, do so. It makes w.used their different values then.
+func (w *Writer) recurs(t tables.Type, c *Column) bool {
+	if limit := len(w.index) / maxDistinct; len(w.used) > limit {
+		if !w.distinct.find(c, w.used, limit) {
+			return false
+		}
+		for i, n := range w.index {
+			w.index[i] = w.distinct.number[n]
+		}
+		w.used = append(w.used[:0], w.distinct.values...)
+	}
+	return t != tables.Bin || w.usedBytes(c) <= maxTextDictBytes
+}
+
+// usedBytes returns the size of the values in w.used.
+func (w *Writer) usedBytes(c *Column) int {
+	n := 0
+	for _, id := range w.used {
+		n += len(c.Dict.Value(id))
+	}
+	return n
+}
 
 // localise numbers the values that sel uses in order of first use, in w.used, and sets w.index.
 func (w *Writer) localise(c *Column, sel []int32) {
@@ -267,15 +294,30 @@ func (w *Writer) writeDictionary(pager file.PageWriter, n int) error {
 func (w *Writer) writeInts(chunk *metadata.ColumnChunkMetaDataBuilder, pager file.PageWriter, t tables.Type) error {
 	chunk.SetStats(intStats(w.ints, t))
 	appendValues := appendInt64s
-	if t == tables.I32 {
+	if narrow(t) {
 		appendValues = appendInt32s
 	}
 	if w.repeated() {
 		w.page = appendValues(w.page[:0], w.values)
 		return w.writeDictionary(pager, len(w.values))
 	}
-	w.page = appendDelta(w.page[:0], w.ints)
+	w.page = appendDelta(w.page[:0], w.ints, narrow(t))
 	if err := w.writePage(pager, parquet.Encodings.DeltaBinaryPacked, len(w.ints)); err != nil {
+		return err
+	}
+	return pager.Close(false, false)
+}
+
+// narrow reports whether numbers of a type have 32 bits in files.
+func narrow(t tables.Type) bool { return t == tables.I32 || t == tables.U32 }
+
+// writeBools writes w.ints, which are 0 or 1.
+func (w *Writer) writeBools(chunk *metadata.ColumnChunkMetaDataBuilder, pager file.PageWriter) error {
+	if len(w.ints) > 0 {
+		chunk.SetStats(numberStats(uint64(slices.Min(w.ints)), uint64(slices.Max(w.ints)), 1))
+	}
+	w.page = appendBools(w.page[:0], w.ints)
+	if err := w.writePage(pager, parquet.Encodings.Plain, len(w.ints)); err != nil {
 		return err
 	}
 	return pager.Close(false, false)
@@ -364,10 +406,12 @@ func intStats(values []int64, t tables.Type) metadata.EncodedStatistics {
 		least, greatest = min(least, v), max(greatest, v)
 	}
 	width := 8
-	if t == tables.I32 {
+	if narrow(t) {
 		width = 4
 	}
-	return numberStats(uint64(least), uint64(greatest), width)
+	s := numberStats(uint64(least), uint64(greatest), width)
+	s.Signed = t != tables.U32
+	return s
 }
 
 // floatStats returns the bounds of floats given as bits; none when one is NaN. Zeros are bounded by -0 and +0.
