@@ -63,7 +63,8 @@ type SpanBlock struct {
 	Properties []SpanProperties // only if WantProperties
 	Objects    int              // events of all types
 
-	WantProperties bool // set by the caller
+	// Set by the caller: what is skipped is only checked, and its scopes are not listed.
+	SkipThreads, SkipAsyncs, WantProperties bool
 }
 
 func (s *SpanBlock) reset() {
@@ -157,9 +158,9 @@ func newSpanPlan(pl *eventPlan) spanPlan {
 	return p
 }
 
-// Spans reads the spans of b into dst: the begins and ends of spans of a thread, those of asynchronous spans, and their properties if
-// dst.WantProperties. Other events are skipped and counted as unknown; properties that nobody wants are only checked. After an error,
-// which is a *CorruptError, dst is empty.
+// Spans reads the spans of b into dst: the begins and ends of spans of a thread, those of asynchronous spans, and their properties, as
+// far as dst wants them. Events that dst does not want are checked and not counted, those of other types skipped and counted as unknown.
+// After an error, which is a *CorruptError, dst is empty.
 func (d *Decoder) Spans(b *BlockBody, dst *SpanBlock) (Counts, error) {
 	defer d.end()
 	dst.reset()
@@ -214,11 +215,19 @@ func (d *Decoder) spanEvents(b *BlockBody, buf []byte, dst *SpanBlock) (int, err
 		}
 		switch pl.kind {
 		case spanThread:
+			if dst.SkipThreads {
+				err = d.checkRefs(d.evPlans[i].refs, body)
+				break
+			}
 			if cap(dst.Threads) == 0 {
 				dst.Threads = make([]ThreadEvent, 0, room(b, dst.Objects, len(buf)-at, pl.size))
 			}
 			err = d.threadEvent(pl, body, dst)
 		case spanAsync:
+			if dst.SkipAsyncs {
+				err = d.checkRefs(d.evPlans[i].refs, body)
+				break
+			}
 			if cap(dst.Asyncs) == 0 {
 				dst.Asyncs = make([]AsyncEvent, 0, room(b, dst.Objects, len(buf)-at, pl.size))
 			}

@@ -151,6 +151,34 @@ func TestSpanEventsOfAllTypes(t *testing.T) {
 	}
 }
 
+func TestSpansThatNobodyWantsAreChecked(t *testing.T) {
+	types, block := spanEvents()
+	d := decoderOf(t, types)
+	all, dst := wire.SpanBlock{}, wire.SpanBlock{SkipThreads: true}
+	if _, err := d.Spans(block, &all); err != nil {
+		t.Fatal(err)
+	}
+	counts, err := d.Spans(block, &dst)
+	if err != nil || counts != (wire.Counts{Rows: 2, Unknown: 1}) || len(dst.Threads) != 0 || len(dst.Scopes) != 2 || dst.Objects != 9 {
+		t.Errorf("without threads: %+v, %v", counts, err)
+	}
+	for i := range all.Asyncs {
+		got, want := dst.Asyncs[i], all.Asyncs[i]
+		if dst.Scopes[got.Edge.Scope()] != all.Scopes[want.Edge.Scope()] || got.Span != want.Span || got.Index != want.Index {
+			t.Errorf("without threads: %+v, want %+v", got, want)
+		}
+	}
+	dst = wire.SpanBlock{SkipAsyncs: true}
+	counts, err = d.Spans(block, &dst)
+	if diff := cmp.Diff(all.Threads, dst.Threads); err != nil || counts != (wire.Counts{Rows: 4, Unknown: 1}) || len(dst.Asyncs) != 0 || diff != "" {
+		t.Errorf("without asynchronous spans: %+v, %v\n%s", counts, err, diff)
+	}
+	bad := pack(spanSites(1), wire.AppendThreadSpan(nil, wire.CPUBeginThreadSpan, 9, 1))
+	if _, err := d.Spans(bad, &wire.SpanBlock{SkipThreads: true}); err == nil {
+		t.Error("a reference to nothing passes where threads are skipped")
+	}
+}
+
 func TestTextsOfSpansOutliveTheirBlock(t *testing.T) {
 	types, block := spanEvents()
 	d := decoderOf(t, types)
