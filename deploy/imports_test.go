@@ -25,6 +25,7 @@ var mayImport = map[string][]string{
 	"schemas/catalog":     {"schemas/telemetry"},
 	"schemas/lake":        {"schemas/telemetry", "schemas/catalog", "schemas/bus"},
 	"schemas/lake/frozen": {"schemas/telemetry", "schemas/catalog"},
+	"schemas/lake/locate": {"schemas/telemetry", "schemas/catalog", "schemas/lake/frozen"},
 	"schemas/tables":      {"schemas/telemetry"},
 	"schemas/identity":    {},
 	"schemas":             {},
@@ -43,8 +44,8 @@ var mayImport = map[string][]string{
 
 // mayNotImport are exceptions from mayImport. Package frozen drags the Parquet library in, which the gateway and what it stands on have no use for.
 var mayNotImport = map[string][]string{
-	"gateway":      {"schemas/lake/frozen"},
-	"schemas/lake": {"schemas/lake/frozen"},
+	"gateway":      {"schemas/lake/frozen", "schemas/lake/locate"},
+	"schemas/lake": {"schemas/lake/frozen", "schemas/lake/locate"},
 }
 
 // testMayImport widens the rule for _test.go files and for the packages that only tests import: they may bring the real
