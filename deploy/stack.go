@@ -17,6 +17,7 @@ import (
 
 	"github.com/micromegas-go/micromegas/gateway"
 	"github.com/micromegas-go/micromegas/materializers"
+	"github.com/micromegas-go/micromegas/materializers/justintime"
 	"github.com/micromegas-go/micromegas/query"
 	"github.com/micromegas-go/micromegas/query/engine"
 	"github.com/micromegas-go/micromegas/query/flight"
@@ -25,6 +26,7 @@ import (
 	"github.com/micromegas-go/micromegas/schemas/catalog"
 	"github.com/micromegas-go/micromegas/schemas/catalog/ownership"
 	"github.com/micromegas-go/micromegas/schemas/lake"
+	"github.com/micromegas-go/micromegas/schemas/lake/locate"
 	"github.com/micromegas-go/micromegas/workers/archive"
 	"github.com/micromegas-go/micromegas/workers/freezer"
 )
@@ -51,6 +53,7 @@ type Stack struct {
 	archive       *archive.Archive
 	freezer       *freezer.Freezer
 	materializers *materializers.Materializers
+	justInTime    *justintime.Service
 	query         *query.Service
 	flight        *flight.Server
 
@@ -204,7 +207,14 @@ func (s *Stack) startMaterializers(context.Context) error {
 		return err
 	}
 	s.materializers = m
+	s.justInTime, err = justintime.New(justintime.DefaultConfig(), justintime.Parts{
+		Bus: s.bus, Catalog: s.catalog, Blocks: locate.New(s.catalog, s.lake), Objects: s.lake, Owner: s.name, Log: s.log,
+	}, builtinJustInTime())
+	if err != nil {
+		return err
+	}
 	s.goPart("materializers", m.Run)
+	s.goPart("just in time", s.justInTime.Run)
 	return nil
 }
 
@@ -326,6 +336,7 @@ func (s *Stack) Stop(ctx context.Context) {
 	s.stopPart(ctx, "collector")
 	s.stopPart(ctx, "freezer")
 	s.stopPart(ctx, "archive")
+	s.stopPart(ctx, "just in time")
 	s.stopPart(ctx, "materializers")
 	if s.flight != nil {
 		s.cancelPart("flight")

@@ -27,9 +27,9 @@ func (s *Service) build(ctx context.Context, p *plan, lease catalog.Lease, progr
 	}
 	tell := newTeller(p.staleBlocks(), progress)
 	defer tell.stop()
-	g, ctx := errgroup.WithContext(ctx)
+	g, work := errgroup.WithContext(ctx)
 	g.SetLimit(1) // the writer
-	e, err := s.enter(ctx, p, tell)
+	e, err := s.enter(work, p, tell)
 	for i := 0; err == nil && i < len(p.slices); i++ {
 		c := p.slices[i]
 		if p.isFresh(c, e) {
@@ -37,11 +37,11 @@ func (s *Service) build(ctx context.Context, p *plan, lease catalog.Lease, progr
 			continue
 		}
 		var made *made
-		if made, err = s.make(ctx, p, c, e, tell); err != nil {
+		if made, err = s.make(work, p, c, e, tell); err != nil {
 			break
 		}
 		e = made.stored.leaves()
-		g.Go(func() error { return s.finish(ctx, p, c, made, lease) })
+		g.Go(func() error { return s.finish(work, p, c, made, lease) })
 	}
 	// What the writer failed with is why the rest was cut off.
 	if werr := g.Wait(); werr != nil && (err == nil || errors.Is(err, context.Canceled)) {

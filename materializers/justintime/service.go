@@ -22,7 +22,7 @@ type Bus interface {
 	Shards() []bus.Shard
 	ShardOf(class bus.Class, processID telemetry.ID) bus.Shard
 	Flush(ctx context.Context, s bus.Shard, req bus.FlushRequest) (bus.FlushReply, error)
-	ServeMaterialize(h func(context.Context, bus.MaterializeRequest, func(bus.MaterializeProgress)) (bus.MaterializeReply, error)) (stop func(), err error)
+	ServeMaterialize(h bus.MaterializeHandler) (stop func(), err error)
 }
 
 // Catalog is the part of catalog.Catalog that the service uses.

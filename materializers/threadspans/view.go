@@ -18,7 +18,7 @@ func View() justintime.View {
 }
 
 func decode(src *materializers.Source) (any, wire.Counts, error) {
-	b := &wire.SpanBlock{}
+	b := &wire.SpanBlock{SkipAsyncs: true}
 	counts, err := src.Decoder.Spans(src.Block, b)
 	return b, counts, err
 }

@@ -117,7 +117,9 @@ func (l *Locator) find(ctx context.Context, stream telemetry.ID, q catalog.Block
 			return rows, nil
 		}
 		rows = append(rows, old...)
-		slices.SortFunc(rows, func(a, b catalog.BlockRow) int { return cmp.Or(cmp.Compare(a.BeginTime, b.BeginTime), a.ID.Compare(b.ID)) })
+		slices.SortFunc(rows, func(a, b catalog.BlockRow) int {
+			return cmp.Or(cmp.Compare(a.BeginTime, b.BeginTime), a.ID.Compare(b.ID))
+		})
 		return rows, nil
 	}
 }
