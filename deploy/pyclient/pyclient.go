@@ -17,22 +17,62 @@ import (
 const (
 	// Version is the release of the Python client that tests run.
 	Version = "0.32.0"
-	// installTimeout is how long making the environment may take: it downloads pandas and pyarrow.
+	// PerfettoVersion is the release of the package with Perfetto's messages.
+	PerfettoVersion = "0.59.1"
+	// installTimeout is how long making an environment may take: the client's downloads pandas and pyarrow.
 	installTimeout = 10 * time.Minute
 	// runTimeout is how long one script may run.
 	runTimeout = 2 * time.Minute
 )
 
+// environment is a virtual environment that the tests of a machine share.
+type environment struct {
+	what    string // it brings
+	folder  string // in the cache, with the version
+	pack    string // the package as pip takes it
+	imports string // a module that is there when it is
+	once    func() (string, error)
+}
+
+// client and perfetto are apart: they ask for versions of protobuf that exclude each other.
+var (
+	client = newEnvironment(environment{
+		what: "the Python client micromegas " + Version, folder: "pyclient-" + Version,
+		pack: "micromegas==" + Version, imports: "micromegas.flightsql.client",
+	})
+	perfetto = newEnvironment(environment{
+		what: "the Python package perfetto " + PerfettoVersion, folder: "perfetto-" + PerfettoVersion,
+		pack: "perfetto==" + PerfettoVersion, imports: "perfetto.protos.perfetto.trace.perfetto_trace_pb2",
+	})
+)
+
+// newEnvironment returns an environment that is made once in this process.
+func newEnvironment(e environment) *environment {
+	e.once = sync.OnceValues(e.make)
+	return &e
+}
+
 // Python returns the interpreter of an environment that has the client. The first call on a machine makes it; others,
 // also of other test programs, wait for that. Where it cannot be made the test is skipped, or fails when CI=true.
 func Python(t testing.TB) string {
 	t.Helper()
-	path, err := environment()
+	return client.python(t)
+}
+
+// Perfetto returns the interpreter of an environment that has Perfetto's messages, as Python does for the client.
+func Perfetto(t testing.TB) string {
+	t.Helper()
+	return perfetto.python(t)
+}
+
+func (e *environment) python(t testing.TB) string {
+	t.Helper()
+	path, err := e.once()
 	if err != nil {
 		if os.Getenv("CI") == "true" {
-			t.Fatalf("the Python client is not there: %v", err)
+			t.Fatalf("%s is not there: %v", e.what, err)
 		}
-		t.Skipf("needs the Python client micromegas %s: %v; install Python 3.10 or later with its venv module, and allow PyPI", Version, err)
+		t.Skipf("needs %s: %v; install Python 3.10 or later with its venv module, and allow PyPI", e.what, err)
 	}
 	return path
 }
@@ -52,12 +92,9 @@ func Run(t testing.TB, script string, args ...string) []byte {
 	return out.Bytes()
 }
 
-// environment makes the environment once in this process.
-var environment = sync.OnceValues(makeEnvironment)
-
-// makeEnvironment returns the interpreter of a complete environment. A file that is written last marks it as complete;
-// one without it, from an interrupted run, is made anew.
-func makeEnvironment() (string, error) {
+// make returns the interpreter of a complete environment. A file that is written last marks it as complete; one without
+// it, from an interrupted run, is made anew.
+func (e *environment) make() (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", fmt.Errorf("find the cache folder: %w", err)
@@ -66,7 +103,7 @@ func makeEnvironment() (string, error) {
 	if err := os.MkdirAll(base, 0o755); err != nil {
 		return "", err
 	}
-	dir := filepath.Join(base, "pyclient-"+Version)
+	dir := filepath.Join(base, e.folder)
 	python, done := interpreter(dir), filepath.Join(dir, "complete")
 	if exists(done) {
 		return python, nil
@@ -79,10 +116,10 @@ func makeEnvironment() (string, error) {
 	if exists(done) {
 		return python, nil
 	}
-	return python, install(dir, python, done)
+	return python, e.install(dir, python, done)
 }
 
-func install(dir, python, done string) error {
+func (e *environment) install(dir, python, done string) error {
 	system, err := exec.LookPath("python3")
 	if err != nil {
 		return err
@@ -94,15 +131,15 @@ func install(dir, python, done string) error {
 	defer cancel()
 	for _, args := range [][]string{
 		{system, "-m", "venv", dir},
-		{python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "micromegas==" + Version},
-		{python, "-c", "import micromegas.flightsql.client"},
+		{python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", e.pack},
+		{python, "-c", "import " + e.imports},
 	} {
 		out, err := exec.CommandContext(ctx, args[0], args[1:]...).CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("%q: %w: %s", args, err, lastLines(out))
 		}
 	}
-	return os.WriteFile(done, []byte(Version), 0o644)
+	return os.WriteFile(done, []byte(e.pack), 0o644)
 }
 
 // lastLines returns the end of a program's output, where the reason is.
