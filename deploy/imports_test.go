@@ -76,6 +76,7 @@ var onlyIn = map[string][]string{
 	"github.com/apache/arrow-go":     {"schemas/tables", "schemas/lake/frozen", "materializers", "query", "deploy"},
 	"google.golang.org/grpc":         {"query", "deploy"},
 	"go.opentelemetry.io/otel":       {"sdk/otelbridge"},
+	"github.com/planetscale":         {"query/perfetto/tracepb"},
 }
 
 // topLevel is the whole house.
