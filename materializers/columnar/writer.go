@@ -342,7 +342,8 @@ func (w *Writer) writeFloats(chunk *metadata.ColumnChunkMetaDataBuilder, pager f
 	return pager.Close(false, false)
 }
 
-// repeated reports whether w.ints are few values, and sets w.values and w.index then.
+// repeated reports whether w.ints are few values, and sets w.values and w.index then. It gives up when it has met more than one value in
+// eight rows, and one in 256 of all rows beside: what repeats need not repeat at once.
 func (w *Writer) repeated() bool {
 	w.seen.reset()
 	w.values, w.index = w.values[:0], w.index[:0]
@@ -354,7 +355,7 @@ func (w *Writer) repeated() bool {
 		if v != last {
 			id := w.seen.add(v, int32(len(w.values)))
 			if int(id) == len(w.values) {
-				if len(w.values) >= intSetMax || len(w.values) > 16+i/8 {
+				if len(w.values) >= intSetMax || len(w.values) > 16+len(w.ints)/256+i/8 {
 					return false
 				}
 				w.values = append(w.values, v)

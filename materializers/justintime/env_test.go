@@ -283,3 +283,8 @@ func code(err error) bus.MaterializeCode {
 	}
 	return ""
 }
+
+func (e *env) retire(partNo int64) {
+	_, err := e.cat.CommitView(e.t.Context(), &catalog.ViewCommit{Retired: []int64{partNo}})
+	e.check(err)
+}

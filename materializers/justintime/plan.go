@@ -430,7 +430,9 @@ func (k *stored) leaves() entry { return entry{name: "state:" + k.Key, carry: k.
 func hexHash(b []byte) string { return fmt.Sprintf("%x", b[:16]) }
 
 // isFresh reports whether a slice is built upon an entry.
-func (p *plan) isFresh(c *slice, e entry) bool { return c.same && (!p.view.Chained || c.kept.Entry == e.name) }
+func (p *plan) isFresh(c *slice, e entry) bool {
+	return c.same && (!p.view.Chained || c.kept.Entry == e.name)
+}
 
 // fresh reports whether nothing must be built.
 func (p *plan) fresh() bool { return len(p.extra) == 0 && p.staleBlocks() == 0 }

@@ -107,7 +107,9 @@ func TestBuildsOnlyWhatIsTouched(t *testing.T) {
 		}
 		return nil
 	})
-	span := func(from float64) []event { return []event{{letter: 'A', at: from}, {end: true, letter: 'A', at: from + 10}} }
+	span := func(from float64) []event {
+		return []event{{letter: 'A', at: from}, {end: true, letter: 'A', at: from + 10}}
+	}
 	for h := range 5 {
 		from := float64(h)*hour + 100
 		e.post(&block{from: from, to: from + 50, offset: int64(h * 10), events: span(from + 1)})

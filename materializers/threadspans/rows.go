@@ -101,7 +101,6 @@ func (b *builder) eachScope(f func(scope int32)) {
 	}
 }
 
-
 // anyAdopted reports whether a row is inside one that comes after it.
 func (b *builder) anyAdopted() bool {
 	return slices.ContainsFunc(b.chains, func(s segment) bool { return len(s.adopted) > 0 })

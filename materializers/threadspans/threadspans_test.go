@@ -134,7 +134,9 @@ func build(t testing.TB, clock telemetry.Clock, partitions ...[]block) (rows []s
 			all = append(all, s)
 		}
 	}
-	slices.SortStableFunc(all, func(a, b telemetry.Span) int { return cmp.Or(cmp.Compare(a.Begin, b.Begin), cmp.Compare(a.Depth, b.Depth), cmp.Compare(a.ID, b.ID)) })
+	slices.SortStableFunc(all, func(a, b telemetry.Span) int {
+		return cmp.Or(cmp.Compare(a.Begin, b.Begin), cmp.Compare(a.Depth, b.Depth), cmp.Compare(a.ID, b.ID))
+	})
 	for _, s := range all {
 		rows = append(rows, fmt.Sprintf("%d %d %d %d %d %s", s.ID, s.Parent, s.Depth, s.Begin, s.End, s.Name))
 	}
@@ -187,7 +189,8 @@ func TestWorkedExamples(t *testing.T) {
 		"an empty block between":        {[]block{{0, 100, 0, "bA50"}, {100, 100, 1, ""}, {100, 200, 1, "eA150"}}, []string{"-1 0 0 0 200 main-7", "0 -1 1 50 150 A"}, ""},
 		"a crossing block is as lost": {
 			[]block{{0, 100, 0, "bA10"}, {100, 200, 1, "bB110 bC120 eB130"}, {200, 300, 4, "eA210"}},
-			[]string{"0 0 0 10 100 A", "-1 0 0 200 300 main-7", "4 -1 1 200 210 A"}, "closing 'B' but 'C' is open",
+			[]string{"0 0 0 10 100 A", "-1 0 0 200 300 main-7", "4 -1 1 200 210 A"},
+			"closing 'B' but 'C' is open",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
