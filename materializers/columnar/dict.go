@@ -79,6 +79,11 @@ func (d *Dict) Append(s string) int32 {
 	return int32(len(d.ends) - 1)
 }
 
+// AppendBytes is Append for bytes.
+func (d *Dict) AppendBytes(b []byte) int32 {
+	return d.Append(unsafe.String(unsafe.SliceData(b), len(b))) // copied at once
+}
+
 // Intern returns the number of s, which it adds when it is not there.
 func (d *Dict) Intern(s string) int32 {
 	if i, ok := d.index[s]; ok {
