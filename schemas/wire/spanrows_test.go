@@ -422,6 +422,10 @@ func spansNetsImages(t *testing.T, d *wire.Decoder, b *wire.BlockBody) (spans, s
 		t.Errorf("%v leaves net events", nets)
 	}
 	_, _, images = imageRows(d, b)
+	_, skipped := d.Spans(b, &wire.SpanBlock{SkipThreads: true, SkipAsyncs: true})
+	if spans == nil && skipped != nil {
+		t.Errorf("%v only where all is skipped", skipped)
+	}
 	if spans == nil && sets == nil && diffThreads(&all, &some) {
 		t.Error("events differ with and without properties")
 	}
