@@ -4,9 +4,12 @@ import (
 	"github.com/micromegas-go/micromegas/gateway"
 	"github.com/micromegas-go/micromegas/gateway/nativehttp"
 	"github.com/micromegas-go/micromegas/materializers"
+	"github.com/micromegas-go/micromegas/materializers/asyncspans"
+	"github.com/micromegas-go/micromegas/materializers/images"
 	"github.com/micromegas-go/micromegas/materializers/justintime"
 	"github.com/micromegas-go/micromegas/materializers/logs"
 	"github.com/micromegas-go/micromegas/materializers/measures"
+	"github.com/micromegas-go/micromegas/materializers/netspans"
 	"github.com/micromegas-go/micromegas/materializers/threadspans"
 )
 
@@ -22,5 +25,5 @@ func builtinViews() []materializers.View {
 
 // builtinJustInTime lists the views that materializers build when somebody asks.
 func builtinJustInTime() []justintime.View {
-	return []justintime.View{threadspans.View()}
+	return []justintime.View{threadspans.View(), asyncspans.View(), images.View(), netspans.View()}
 }
