@@ -133,17 +133,6 @@ func internalStandIn(i dialect.Internal) string {
 	return "SELECT 1 AS routine_name, 2 AS function_type"
 }
 
-// unfit names the published statements that cannot run as they stand, with the reason.
-func unfit(c sqltest.Case) string {
-	if strings.Contains(c.SQL, "perfetto_trace_chunks(process_id, span_types") {
-		return "shows the signature: there is no table to take the columns from"
-	}
-	if strings.HasPrefix(c.Comment, "S354:") {
-		return "wants no bins where no row is; with literal bounds there is a histogram of zeros (make_histogram over no rows)"
-	}
-	return ""
-}
-
 func TestPublishedStatements(t *testing.T) {
 	dir := sqltest.SpecDir(t)
 	s := newFixture(t)
@@ -153,7 +142,7 @@ func TestPublishedStatements(t *testing.T) {
 	}
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
-			sqltest.Run(t, file, s.Execute, sqltest.CheckShape, unfit)
+			sqltest.Run(t, file, s.Execute, sqltest.CheckShape, sqltest.Unfit)
 		})
 	}
 }
