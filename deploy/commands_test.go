@@ -30,7 +30,7 @@ func TestHelpTeaches(t *testing.T) {
 	if err != nil {
 		t.Fatalf("--help: %v", err)
 	}
-	for _, command := range []string{"serve", "demo", "health", "query", "loadgen", "hostmetrics", "logfile", "bench"} {
+	for _, command := range []string{"serve", "demo", "health", "query", "perfetto", "loadgen", "hostmetrics", "logfile", "bench"} {
 		if !strings.Contains(string(out), "  "+command) {
 			t.Errorf("--help does not name %s", command)
 		}

@@ -37,6 +37,7 @@ func commands() []command {
 		{"demo", "serve with a small producer, and show a first query's rows", runDemo},
 		{"health", "ask a server whether it is ready; --status: how it is", runHealth},
 		{"query", "run SQL against a server and print the rows", runQuery},
+		{"perfetto", "write the spans of a process as a trace for ui.perfetto.dev", runPerfetto},
 		{"loadgen", "post recorded load to a server and print what it acked", runLoadgen},
 		{"hostmetrics", "measure this machine and send it to a server", runHostmetrics},
 		{"logfile", "follow log files and send their lines to a server", runLogfile},
