@@ -200,6 +200,7 @@ func (failing) Write([]byte) (int, error) { return 0, errors.New("disk full") }
 func TestProgressAppearsAndGoes(t *testing.T) {
 	var b syncBuffer
 	p := output.NewProgress(&b)
+	p.Describe(func() string { return "2.5 MB" })
 	rows := p.Watch(sample(t), true)
 	for end := time.Now().Add(5 * time.Second); !strings.Contains(b.String(), "waiting"); {
 		if time.Now().After(end) {
@@ -212,7 +213,7 @@ func TestProgressAppearsAndGoes(t *testing.T) {
 	}
 	p.Stop()
 	p.Stop()
-	if got := b.String(); !strings.HasSuffix(got, "\r\x1b[K") {
-		t.Errorf("the line stays: %q", got)
+	if got := b.String(); !strings.HasSuffix(got, "\r\x1b[K") || !strings.Contains(got, " s, 2.5 MB") {
+		t.Errorf("the line stays, or says something else: %q", got)
 	}
 }

@@ -31,6 +31,7 @@ type Progress struct {
 
 	mu    sync.Mutex
 	rows  int64
+	text  func() string // instead of the rows
 	shown bool
 	quiet bool
 }
@@ -63,7 +64,18 @@ func (p *Progress) show() {
 		return
 	}
 	p.shown = true
-	fmt.Fprintf(p.w, "\r\x1b[Kwaiting %.1f s, %d rows", time.Since(p.began).Seconds(), p.rows)
+	text := fmt.Sprintf("%d rows", p.rows)
+	if p.text != nil {
+		text = p.text()
+	}
+	fmt.Fprintf(p.w, "\r\x1b[Kwaiting %.1f s, %s", time.Since(p.began).Seconds(), text)
+}
+
+// Describe makes the line say what text returns instead of the number of rows. text is called by another goroutine.
+func (p *Progress) Describe(text func() string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.text = text
 }
 
 // Clear removes the line for good, because rows are about to be written to the same terminal.
