@@ -69,6 +69,7 @@ func benchmarks() []benchmark {
 		{"storage", "bytes an event over the lake", benchStorage},
 		{"prune", "100,000 partitions pruned", benchPrune},
 		{"query", "dashboard queries, and 10 M rows streamed", benchQuery},
+		{"spans", "spans of threads: built when asked for, traces, memory", benchSpans},
 		{"sdk", "the client library beside others; needs the source tree and the go tool", benchSDK},
 	}
 }

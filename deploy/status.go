@@ -104,6 +104,7 @@ type status struct {
 	Archive       any              `json:"archive,omitempty"`
 	Freezer       any              `json:"freezer,omitempty"`
 	Materializers any              `json:"materializers,omitempty"`
+	JustInTime    any              `json:"just_in_time,omitempty"` // views that are built when they are asked for
 	Query         any              `json:"query,omitempty"`
 	Errors        []string         `json:"errors,omitempty"` // what could not be asked
 }
@@ -208,6 +209,7 @@ func (s *Stack) status(ctx context.Context) status {
 	}
 	if s.materializers != nil {
 		st.Materializers = s.materializers.Stats()
+		st.JustInTime = s.justInTime.Stats()
 	}
 	if s.query != nil {
 		st.Query = s.query.Stats()

@@ -123,13 +123,15 @@ func (s *Service) Run(ctx context.Context) error {
 
 // Stats is what a service did since its start.
 type Stats struct {
-	Requests, Failed int64 // answered; of these with an error
-	Building         int64 // instances now
-	Partitions       int64 // built
-	Blocks, Objects  int64 // decoded
-	Rows             int64 // written
-	Quarantined      int64 // blocks that were left out, each time that it was
-	FreshPartitions  int64 // found built
+	Requests        int64 `json:"requests"`         // answered
+	Failed          int64 `json:"failed"`           // of these with an error
+	Building        int64 `json:"building"`         // instances now
+	Partitions      int64 `json:"partitions"`       // built
+	FreshPartitions int64 `json:"fresh_partitions"` // found built
+	Blocks          int64 `json:"blocks"`           // decoded
+	Objects         int64 `json:"objects"`          // their events
+	Rows            int64 `json:"rows"`             // written
+	Quarantined     int64 `json:"quarantined"`      // blocks that were left out, each time that it was
 }
 
 type counters struct {
