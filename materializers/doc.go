@@ -1,4 +1,5 @@
-// Package materializers builds the eager views: it turns log and metric blocks into Parquet partitions as they pass on the bus.
+// Package materializers builds the eager views: it turns log and metric blocks into Parquet partitions as they pass on the bus. (Views of
+// spans, images and network traffic are built when somebody asks: see justintime.)
 // It reads the bus (or packs, where the bus is trimmed) and writes partitions, parked copies and its checkpoints.
 //
 // Each eager shard has one owner, by lease, with one checkpoint M for all views. The owner reads from M in order, decodes blocks into

@@ -29,6 +29,9 @@
 //	dead letter   a block that cannot be decoded, kept with the reason
 //	view          a table that is built from blocks; a partition is one of its files, with rows of one event-time bucket
 //	instance      a view for one process or one stream
+//	just in time  of a view whose partitions are built when somebody asks for an instance; eager views are built as data comes
+//	chain         blocks of one stream without a gap; what is open at the end of one chain is not in the next
+//	slice         the blocks of one partition of an instance: a part of an hour
 //	commit        the transaction by which partitions and a checkpoint become true together; commit numbers order them
 //	flush         a query's request that owners commit up to the head of the bus: read your acks
 //	catalog       the metadata of the lake: registrations, blocks, packs, partitions, leases, checkpoints
@@ -43,13 +46,14 @@
 //	telemetry | none: the nouns and the clock                           | –                                  | everybody
 //	wire      | bodies of the native protocol: CBOR, LZ4, events        | clients (sdk, producers, Rust, …)  | gateway (envelopes), workers,
 //	          | (wire/FORMAT.md)                                        |                                    | materializers, query
-//	bus       | frames and records, flush requests, dead letters        | gateway; workers and materializers | workers, materializers, query (flush)
-//	          |                                                         | (dead letters), query (flush)      |
+//	bus       | frames and records, flush requests, dead letters,       | gateway; workers and materializers | workers, materializers, query (flush,
+//	          | requests for just-in-time views                         | (dead letters), query (requests)   | requests)
 //	catalog   | rows of processes, streams, blocks, packs, partitions,  | workers/archive, materializers     | all servers; query reads only
 //	          | leases, checkpoints                                     |                                    |
 //	lake      | packs and the keys of all objects (lake/LAYOUT.md)      | workers/archive, materializers,    | workers, materializers, query
 //	          |                                                         | bus (claimed bodies)               |
-//	  frozen  | Parquet files of old block rows (lake/LAYOUT.md)         | workers/freezer                    | workers/archive, query
+//	  frozen  | Parquet files of old block rows (lake/LAYOUT.md)         | workers/freezer                    | workers/archive, query, materializers
+//	  locate  | none: it finds blocks in the catalog and in frozen files | –                                  | materializers/justintime, query
 //	tables    | columns of the Parquet files and of query results       | materializers, query               | query, its clients, other engines
 //	identity  | keys of callers                                         | operators                          | gateway, query/flight
 package schemas

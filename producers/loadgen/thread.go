@@ -15,11 +15,20 @@ type Thread struct {
 	Process telemetry.Process
 	Stream  telemetry.Stream
 
+	// Spans and Duration are what has ended: how many spans, and their durations together, in ns.
+	Spans, Duration int64
+
 	rnd    *rand.Rand
 	deps   []byte
-	stack  []uint64
+	stack  []threadSpan
 	ticks  int64
 	offset int64
+}
+
+// threadSpan is an open span.
+type threadSpan struct {
+	desc  uint64
+	begin int64
 }
 
 const (
@@ -58,7 +67,12 @@ func (t *Thread) Registrations() []Request {
 }
 
 // Block returns the request of the next block, of so many edges.
-func (t *Thread) Block(edges int) Request {
+func (t *Thread) Block(edges int) Request { return t.block(edges, false) }
+
+// Last returns the request of a block that ends all open spans.
+func (t *Thread) Last() Request { return t.block(len(t.stack), true) }
+
+func (t *Thread) block(edges int, ending bool) Request {
 	b := telemetry.Block{
 		ID: telemetry.NewID(), StreamID: t.Stream.ID, ProcessID: t.Process.ID, BeginTicks: t.ticks, BeginTime: t.Process.StartTime + t.ticks,
 		ObjectOffset: t.offset, NbObjects: int32(edges),
@@ -67,14 +81,17 @@ func (t *Thread) Block(edges int) Request {
 	var objs []byte
 	for range edges {
 		t.ticks += 100 + int64(t.rnd.ExpFloat64()*700)
-		if n := len(t.stack); n > 0 && (n == threadDepth || t.rnd.IntN(2) == 0) {
-			objs = wire.AppendThreadSpan(objs, wire.CPUEndThreadSpan, t.stack[n-1], t.ticks)
+		if n := len(t.stack); ending || n > 0 && (n == threadDepth || t.rnd.IntN(2) == 0) {
+			top := t.stack[n-1]
+			objs = wire.AppendThreadSpan(objs, wire.CPUEndThreadSpan, top.desc, t.ticks)
 			t.stack = t.stack[:n-1]
+			t.Spans++
+			t.Duration += t.ticks - top.begin
 			continue
 		}
 		desc := 10 + uint64(t.rnd.IntN(threadScopes))*10
 		objs = wire.AppendThreadSpan(objs, wire.CPUBeginThreadSpan, desc, t.ticks)
-		t.stack = append(t.stack, desc)
+		t.stack = append(t.stack, threadSpan{desc, t.ticks})
 	}
 	t.ticks++
 	b.EndTicks, b.EndTime = t.ticks, t.Process.StartTime+t.ticks
