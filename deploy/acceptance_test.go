@@ -29,6 +29,11 @@ var names = strings.NewReplacer(
 	"<P1>", "11111111-1111-4111-8111-111111111111",
 	"<P2>", "22222222-2222-4222-8222-222222222222",
 	"<P3>", "33333333-3333-4333-8333-333333333333",
+	"'S1'", "'aaaaaaaa-0000-4000-8000-000000000001'",
+	"'S3'", "'aaaaaaaa-0000-4000-8000-000000000003'",
+	"'S4'", "'aaaaaaaa-0000-4000-8000-000000000004'",
+	"'B01'", "'bbbbbbbb-0000-4000-8000-000000000001'",
+	"'B02'", "'bbbbbbbb-0000-4000-8000-000000000002'",
 	"<S3>", "aaaaaaaa-0000-4000-8000-000000000003",
 	"<S4>", "aaaaaaaa-0000-4000-8000-000000000004",
 	"<T", "2026-03-01T",
@@ -142,7 +147,7 @@ func TestAcceptance(t *testing.T) {
 
 func testAcceptance(t *testing.T, h *querytest.Home) {
 	p := startFixture(t, h)
-	for _, c := range acceptance {
+	for _, c := range append(acceptance, acceptanceOfSpans...) {
 		t.Run(names.Replace(checkName(c)), func(t *testing.T) { runCheck(t, p, c) })
 	}
 	t.Run("check 12 and 13: the 13 columns, with and without dictionaries", func(t *testing.T) { checkLogColumns(t, p) })

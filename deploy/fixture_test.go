@@ -85,8 +85,7 @@ func fixtureStreams(t *testing.T) []catalog.StreamReg {
 	}
 }
 
-// fixtureBlock is a block, its class and its events. The events of spans, images and net are not needed by what is built
-// as data comes: their payloads are empty, and only their rows in blocks count.
+// fixtureBlock is a block, its class and its events.
 type fixtureBlock struct {
 	class       bus.Class
 	insert      int64
@@ -138,7 +137,55 @@ func fixtureBlocks(t *testing.T) []fixtureBlock {
 	for i := range blocks[:4] {
 		blocks[i].class = bus.Eager
 	}
+	fixtureSpans(blocks, p1)
 	return blocks
+}
+
+// fixtureSpans appends the events of B05 to B10.
+func fixtureSpans(blocks []fixtureBlock, p1 func(seconds float64) int64) {
+	var (
+		frame   = deploytest.Scope{Name: "Frame", Target: "game::loop", File: "loop.cpp", Line: 10}
+		update  = deploytest.Scope{Name: "Update", Target: "game::loop", File: "loop.cpp", Line: 20}
+		physics = deploytest.Scope{Name: "Physics", Target: "game::phys", File: "phys.cpp", Line: 30}
+		render  = deploytest.Scope{Name: "Render", Target: "game::gfx", File: "gfx.cpp", Line: 40}
+		worker  = deploytest.Scope{Name: "Worker", Target: "game::jobs", File: "jobs.cpp", Line: 50}
+		job     = deploytest.Scope{Name: "Job", Target: "game::jobs", File: "jobs.cpp", Line: 60}
+		load    = deploytest.Scope{Name: "load", Target: "game::io", File: "io.rs", Line: 70}
+		read    = deploytest.Scope{Name: "read", Target: "game::io", File: "io.rs", Line: 80}
+	)
+	e := &blocks[4].events
+	e.Begin(p1(5), frame)
+	e.Begin(p1(5.1), update)
+	e.End(p1(5.2), update)
+	e.Begin(p1(5.3), update)
+	e.Begin(p1(5.35), physics)
+	e.End(p1(5.4), physics)
+	e.End(p1(5.5), update)
+	e.Begin(p1(5.9), render)
+	e = &blocks[5].events
+	e.End(p1(6.1), render)
+	e.End(p1(6.5), frame)
+	e.Begin(p1(6.6), frame)
+	e.End(p1(6.8), frame)
+	e = &blocks[6].events
+	e.Begin(p1(10.2), worker)
+	e.Begin(p1(10.4), job)
+	e.End(p1(10.6), job)
+	e = &blocks[7].events
+	e.BeginAsync(p1(11.1), load, wire.AsyncSpan{ID: 100})
+	e.BeginAsync(p1(11.2), read, wire.AsyncSpan{ID: 101, Parent: 100, Depth: 1})
+	e.EndAsync(p1(11.4), read, wire.AsyncSpan{ID: 101, Parent: 100, Depth: 1})
+	e.EndAsync(p1(11.9), load, wire.AsyncSpan{ID: 100})
+	blocks[8].events.Image(p1(70), "shot1", "image/png", []byte{0x89, 0x50, 0x4e, 0x47})
+	e = &blocks[9].events
+	e.NetConnection(p1(80), "conn1", true)
+	e.NetBegin(wire.NetObjectBegin, p1(80.001), "Pawn")
+	e.NetProperty(p1(80.002), "hp", 32)
+	e.NetProperty(p1(80.003), "pos", 96)
+	e.NetEnd(wire.NetObjectEnd, p1(80.004), 140)
+	e.NetBegin(wire.NetRPCBegin, p1(80.005), "Fire")
+	e.NetEnd(wire.NetRPCEnd, p1(80.006), 64)
+	e.NetEnd(wire.NetConnectionEnd, p1(80.007), 220)
 }
 
 // startFixture starts a server on a home into which the fixture was archived with its own insert times.

@@ -65,7 +65,7 @@ func (s *Service) enter(ctx context.Context, p *plan, tell *teller) (entry, erro
 	if err != nil {
 		return e, err
 	}
-	if err := s.addAll(ctx, p, b, p.before, tell, func(error) {}); err != nil {
+	if err := s.addAll(ctx, p, b, p.before, tell, func(*QuarantineError) {}); err != nil {
 		return e, err
 	}
 	left, err := b.End()
@@ -74,15 +74,14 @@ func (s *Service) enter(ctx context.Context, p *plan, tell *teller) (entry, erro
 }
 
 // addAll gives blocks to a builder. left is called with the reason of each that is left out.
-func (s *Service) addAll(ctx context.Context, p *plan, b Builder, blocks []catalog.BlockRow, tell *teller, left func(error)) error {
+func (s *Service) addAll(ctx context.Context, p *plan, b Builder, blocks []catalog.BlockRow, tell *teller, left func(*QuarantineError)) error {
 	return s.decode(ctx, p, blocks, func(j *job) error {
 		err := j.err
 		if err == nil {
 			err = b.Add(&j.block, j.decoded)
 		}
 		tell.done.Add(1)
-		var q *QuarantineError
-		if errors.As(err, &q) {
+		if q, ok := errors.AsType[*QuarantineError](err); ok {
 			left(q)
 			return nil
 		}
@@ -105,7 +104,7 @@ func (s *Service) make(ctx context.Context, p *plan, c *slice, e entry, tell *te
 	if err != nil {
 		return nil, err
 	}
-	err = s.addAll(ctx, p, b, c.blocks, tell, func(err error) { m.quarantine(s, p, err) })
+	err = s.addAll(ctx, p, b, c.blocks, tell, func(q *QuarantineError) { m.quarantine(s, p, q) })
 	if err != nil {
 		return nil, err
 	}
@@ -126,9 +125,7 @@ func (s *Service) make(ctx context.Context, p *plan, c *slice, e entry, tell *te
 }
 
 // quarantine notes a block that is left out.
-func (m *made) quarantine(s *Service, p *plan, err error) {
-	var q *QuarantineError
-	errors.As(err, &q)
+func (m *made) quarantine(s *Service, p *plan, q *QuarantineError) {
 	s.stats.quarantined.Add(1)
 	s.log.Warn("block left out of a view", "view", p.view.Table.Name, "block", q.Block.String(), "reason", q.Reason)
 	if len(m.stored.Quarantined) == maxQuarantined {

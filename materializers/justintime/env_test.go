@@ -277,8 +277,7 @@ func (e *env) partitions() []catalog.Partition {
 
 // code returns the kind of an error.
 func code(err error) bus.MaterializeCode {
-	var e *bus.MaterializeError
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*bus.MaterializeError](err); ok {
 		return e.Code
 	}
 	return ""

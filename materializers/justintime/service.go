@@ -168,8 +168,7 @@ func (s *Service) Materialize(ctx context.Context, req bus.MaterializeRequest, p
 		return reply, nil
 	}
 	s.stats.failed.Add(1)
-	var typed *bus.MaterializeError
-	if errors.As(err, &typed) {
+	if typed, ok := errors.AsType[*bus.MaterializeError](err); ok {
 		return bus.MaterializeReply{}, typed
 	}
 	code := bus.Failed

@@ -103,8 +103,7 @@ func build(t testing.TB, clock telemetry.Clock, partitions ...[]block) (rows []s
 			row, spans := one.decode(t)
 			row.Clock = clock
 			if err := b.Add(row, spans); err != nil {
-				var q *justintime.QuarantineError
-				if !errors.As(err, &q) {
+				if _, ok := errors.AsType[*justintime.QuarantineError](err); !ok {
 					t.Fatal(err)
 				}
 				refused = append(refused, err)

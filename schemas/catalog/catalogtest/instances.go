@@ -74,7 +74,7 @@ func testGuard(t *testing.T, cat catalog.Catalog) {
 		t.Error("a lease that stands:", err)
 	}
 	var second catalog.Lease
-	for err := error(catalog.ErrHeld); err != nil; second, err = cat.AcquireLease(ctx, "jit/1", "b", time.Minute) {
+	for err := catalog.ErrHeld; err != nil; second, err = cat.AcquireLease(ctx, "jit/1", "b", time.Minute) {
 	}
 	wantErr(t, commit(3, first), catalog.ErrLeaseLost)
 	if err := commit(4, second); err != nil {
