@@ -65,6 +65,7 @@ type Statement struct {
 	Calls     []string      // scalar functions with side effects or I/O (get_payload, retire_partition_by_file, …), each once
 	Columns   []Column      // the select list of the outermost SELECT; nil when it holds a star
 	Volatile  bool          // constant arguments were evaluated: the statement may not be kept
+	InOrder   bool          // its rows come in the order of the relation that it reads: it neither sorts nor groups nor joins
 	text      string        // what the client sent
 	tree      *node         // what SQL was printed from
 }
@@ -142,6 +143,7 @@ func Rewrite(ctx context.Context, p Parser, names Catalog, sql string, opts Opti
 	if err != nil {
 		return nil, err
 	}
+	r.st.InOrder = inOrder(query)
 	if err := r.statement(query); err != nil {
 		return nil, err
 	}

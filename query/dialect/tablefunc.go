@@ -224,7 +224,11 @@ func (r *rewriter) viewInstance(n, fn *node, alias string, e env, f *frame) (*no
 		}
 		id = parsed.String()
 	} else if !t.Global {
-		return nil, r.fault(fn, planError("error making view: %s does not support global view access", set).
+		why := set + " does not support global view access"
+		if t.Instance == tables.Stream {
+			why = "the global view is not implemented for thread spans"
+		}
+		return nil, r.fault(fn, planError("error making view: %s", why).
 			withHint("give the id of a %s: view_instance('%s', <%s id>)", t.Instance, set, t.Instance))
 	}
 	view := "vi/" + set + "/" + id
