@@ -138,6 +138,18 @@ func (c patientCatalog) Freezes(ctx context.Context, after int64) ([]catalog.Fre
 	return patiently(ctx, func(ctx context.Context) ([]catalog.Freeze, error) { return c.Catalog.Freezes(ctx, after) })
 }
 
+func (c patientCatalog) ProcessStreams(ctx context.Context, processes []telemetry.ID) ([]catalog.StreamRow, error) {
+	return patiently(ctx, func(ctx context.Context) ([]catalog.StreamRow, error) {
+		return c.Catalog.ProcessStreams(ctx, processes)
+	})
+}
+
+func (c patientCatalog) AllInstancePartitions(ctx context.Context, limit int) ([]catalog.Partition, error) {
+	return patiently(ctx, func(ctx context.Context) ([]catalog.Partition, error) {
+		return c.Catalog.AllInstancePartitions(ctx, limit)
+	})
+}
+
 // honestFiles says so when the bucket does not answer.
 type honestFiles struct{ Files }
 

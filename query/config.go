@@ -77,6 +77,8 @@ type Catalog interface {
 	ArchivePositions(ctx context.Context) (map[catalog.ShardID]uint64, error)
 	Partitions(ctx context.Context, sinceCommit int64) (catalog.PartitionDelta, error)
 	Freezes(ctx context.Context, after int64) ([]catalog.Freeze, error)
+	ProcessStreams(ctx context.Context, processes []telemetry.ID) ([]catalog.StreamRow, error)
+	AllInstancePartitions(ctx context.Context, limit int) ([]catalog.Partition, error)
 }
 
 // Files is the part of the lake that the service reads.
@@ -86,15 +88,16 @@ type Files interface {
 	LocalPaths(ctx context.Context, files []lake.Ref) ([]string, error)
 }
 
-// Flusher is the part of the bus that the service asks.
+// Flusher is the part of the bus that the service asks: to commit, and to build just-in-time views.
 type Flusher interface {
 	Shards() []bus.Shard
 	ShardOf(class bus.Class, processID telemetry.ID) bus.Shard
 	Flush(ctx context.Context, s bus.Shard, req bus.FlushRequest) (bus.FlushReply, error)
+	Materialize(ctx context.Context, req bus.MaterializeRequest, progress func(bus.MaterializeProgress)) (bus.MaterializeReply, error)
 }
 
 // Parts are the handles that a service works with. Bus may be nil: then nothing is asked to commit, and a query sees
-// what the catalog has.
+// what the catalog has, but for just-in-time views, which nobody builds.
 type Parts struct {
 	Catalog Catalog
 	Files   Files

@@ -59,6 +59,10 @@ func (f *fakeBus) Flush(ctx context.Context, s bus.Shard, req bus.FlushRequest) 
 	return f.reply, f.err
 }
 
+func (f *fakeBus) Materialize(context.Context, bus.MaterializeRequest, func(bus.MaterializeProgress)) (bus.MaterializeReply, error) {
+	return bus.MaterializeReply{}, bus.ErrNoOwner
+}
+
 // taken returns what was asked since the last call, sorted.
 func (f *fakeBus) taken() []string {
 	f.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,9 +39,13 @@ func (r *run) relations(ctx context.Context) (views, warnings []string, err erro
 		n := needsOf(st, processes)
 		if r.s.parts.Bus != nil {
 			fresh, span := freshenSpan.Start(fresh)
-			warnings = freshen(fresh, r.s.parts.Bus, n.asks(r.s.parts.Bus, r.req.Range))
+			r.warn(freshen(fresh, r.s.parts.Bus, n.asks(r.s.parts.Bus, r.req.Range))...)
 			span.End()
 		}
+	}
+	built, err := r.justInTime(ctx)
+	if err != nil {
+		return nil, nil, err
 	}
 	var live *partitions
 	if readsPartitions(st) {
@@ -62,7 +67,10 @@ func (r *run) relations(ctx context.Context) (views, warnings []string, err erro
 		}
 	}
 	for i, v := range st.Instances {
-		body, err := r.instance(ctx, v, processes[i], live)
+		body, ready := built[v.ViewName]
+		if !ready {
+			body, err = r.instance(ctx, v, processes[i], live)
+		}
 		if err := add(v.ViewName, body, err); err != nil {
 			return nil, nil, err
 		}
@@ -78,7 +86,7 @@ func (r *run) relations(ctx context.Context) (views, warnings []string, err erro
 			return nil, nil, err
 		}
 	}
-	return views, warnings, nil
+	return views, r.warnings, nil
 }
 
 // eager reports whether rows of a view are written as blocks come.
@@ -97,6 +105,9 @@ func needsOf(st *dialect.Statement, processes []*catalog.ProcessRow) *needs {
 		}
 	}
 	for i, v := range st.Instances {
+		if justInTime(v.Table) {
+			continue // whoever builds it asks
+		}
 		if processes[i] == nil {
 			n.addView(v.Set, nil)
 		} else {
@@ -117,7 +128,7 @@ func readsPartitions(st *dialect.Statement) bool {
 			return true
 		}
 	}
-	return len(st.Instances) > 0
+	return slices.ContainsFunc(st.Instances, func(v dialect.InstanceRef) bool { return !justInTime(v.Table) })
 }
 
 // table is the relation of a global table.
@@ -278,7 +289,7 @@ func (r *run) paths(ctx context.Context, parts []*catalog.Partition) ([]string, 
 func (s *Service) instances(ctx, fresh context.Context, st *dialect.Statement) ([]*catalog.ProcessRow, error) {
 	out := make([]*catalog.ProcessRow, len(st.Instances))
 	for i, v := range st.Instances {
-		if v.ID == "global" {
+		if v.ID == "global" || justInTime(v.Table) {
 			continue
 		}
 		id, err := telemetry.ParseID(v.ID)
@@ -328,7 +339,7 @@ func (s *Service) findProcess(ctx context.Context, id telemetry.ID) (*catalog.Pr
 // available refuses what statements may name but this release does not build.
 func (s *Service) available(ctx context.Context, st *dialect.Statement) error {
 	for _, v := range st.Instances {
-		if !eager(v.Table) {
+		if v.Table.No == tables.NoOtelSpans {
 			return notAvailable("view set %s is not available in this release", v.Set)
 		}
 	}

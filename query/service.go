@@ -121,13 +121,18 @@ type run struct {
 	release []func() // what the query holds until it ends
 	rows    int64
 	ended   bool
-	span    *sdk.ContextSpan // open until the query ends
+
+	warnings []string         // what may be missing from the answer
+	notes    []string         // what the client should know of an answer that is complete
+	span     *sdk.ContextSpan // open until the query ends
 }
 
 var (
 	querySpan     = sdk.NewSpan("query")
 	relationsSpan = sdk.NewSpan("relations")
 	freshenSpan   = sdk.NewSpan("freshen")
+
+	materializeSpan = sdk.NewSpan("materialize for query")
 )
 
 // start does everything up to the first batch.
@@ -192,6 +197,7 @@ func (r *run) open(ctx context.Context) (warnings []string, err error) {
 	if len(warnings) > 0 && r.req.Strict {
 		return nil, &Error{Code: codeUnavailable, Message: "External error: the answer may be incomplete: " + strings.Join(warnings, "; ")}
 	}
+	warnings = append(warnings, r.notes...)
 	if r.conn, err = r.s.parts.Engine.Conn(ctx); err != nil {
 		if errors.Is(context.Cause(ctx), errTooLong) {
 			return nil, errNoPlace

@@ -205,7 +205,8 @@ func TestErrors(t *testing.T) {
 	f("SELECT * FROM view_instance('processes','global')", codes.InvalidArgument, "view set processes not found")
 	f("SELECT * FROM view_instance('images','global')", codes.InvalidArgument, "global")
 	f("SELECT * FROM view_instance('log_entries','xyz')", codes.InvalidArgument, "Uuid::parse_str")
-	f("SELECT * FROM view_instance('thread_spans','"+querytest.StreamID(3).String()+"')", codes.Unimplemented, "view set thread_spans is not available in this release")
+	f("SELECT * FROM view_instance('thread_spans','"+querytest.StreamID(3).String()+"')", codes.Unavailable, "no process materializes thread_spans")
+	f("SELECT * FROM view_instance('otel_spans','"+querytest.P1.String()+"')", codes.Unimplemented, "view set otel_spans is not available in this release")
 	f("SELECT * FROM process_spans('"+querytest.P1.String()+"','both')", codes.Unimplemented, "process_spans is not available")
 	f("SELECT chunk_id, chunk_data FROM perfetto_trace_chunks('99999999-9999-4999-8999-999999999999','both', TIMESTAMP '2026-03-01T10:00:00Z', TIMESTAMP '2026-03-01T11:00:00Z')",
 		codes.InvalidArgument, "Trace generation failed: Process 99999999-9999-4999-8999-999999999999 not found")

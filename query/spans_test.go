@@ -1,0 +1,414 @@
+package query_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/micromegas-go/micromegas/materializers/asyncspans"
+	"github.com/micromegas-go/micromegas/materializers/images"
+	"github.com/micromegas-go/micromegas/materializers/justintime"
+	"github.com/micromegas-go/micromegas/materializers/netspans"
+	"github.com/micromegas-go/micromegas/materializers/threadspans"
+	"github.com/micromegas-go/micromegas/query/client"
+	"github.com/micromegas-go/micromegas/query/querytest"
+	"github.com/micromegas-go/micromegas/schemas/bus"
+	"github.com/micromegas-go/micromegas/schemas/catalog"
+	"github.com/micromegas-go/micromegas/schemas/lake/locate"
+	"github.com/micromegas-go/micromegas/schemas/telemetry"
+	"github.com/micromegas-go/micromegas/schemas/wire"
+)
+
+// spanBus is a fakeBus behind which a real service materializes.
+type spanBus struct {
+	fakeBus
+	service *justintime.Service
+	asked   atomic.Int64
+	change  func(*bus.MaterializeReply) error // what the service said; nil = nothing
+}
+
+func (b *spanBus) Materialize(ctx context.Context, req bus.MaterializeRequest, progress func(bus.MaterializeProgress)) (bus.MaterializeReply, error) {
+	b.asked.Add(1)
+	reply, err := b.service.Materialize(ctx, req, progress)
+	if err == nil && b.change != nil {
+		err = b.change(&reply)
+	}
+	return reply, err
+}
+
+func (b *spanBus) ServeMaterialize(bus.MaterializeHandler) (func(), error) { return func() {}, nil }
+
+// spanHouse is a query service and what materializes for it.
+type spanHouse struct {
+	*querytest.Env
+	bus   *spanBus
+	packs int
+}
+
+func newSpanHouse(t testing.TB, opts querytest.Options, change func(*justintime.Config)) *spanHouse {
+	t.Helper()
+	h := &spanHouse{bus: &spanBus{}}
+	opts.Bus = h.bus
+	h.Env = querytest.Start(t, opts)
+	cfg := justintime.DefaultConfig()
+	if change != nil {
+		change(&cfg)
+	}
+	s, err := justintime.New(cfg, justintime.Parts{
+		Bus: h.bus, Catalog: h.Catalog, Blocks: locate.New(h.Catalog, h.Lake), Objects: h.Lake, Owner: "test", Log: slog.New(slog.DiscardHandler),
+	}, []justintime.View{threadspans.View(), asyncspans.View(), images.View(), netspans.View()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.bus.service = s
+	return h
+}
+
+// store archives registrations, and blocks with their bodies.
+func (h *spanHouse) store(t testing.TB, processes []catalog.ProcessReg, streams []catalog.StreamReg, bodies ...[]byte) {
+	t.Helper()
+	var pack []byte
+	blocks := make([]catalog.BlockReg, len(bodies))
+	for i, body := range bodies {
+		v, err := wire.DecodeBlock(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		blocks[i] = catalog.BlockReg{
+			Block: v.Block, InsertTime: v.EndTime + 1e9, PackOffset: int64(len(pack)), PackLength: int64(len(body)),
+			PayloadSize: int64(len(wire.AppendPayload(nil, v.Dependencies, v.Objects))),
+		}
+		pack = append(pack, body...)
+	}
+	if err := h.Lake.Put(t.Context(), fmt.Sprintf("packs/%d", h.packs), append(pack, 0)); err != nil {
+		t.Fatal(err)
+	}
+	h.packs++
+	h.Archive(t, processes, streams, blocks)
+}
+
+// streamOf registers a stream under the layouts of its events.
+func streamOf(id, process telemetry.ID, tag string, types func() (deps, objs []telemetry.Type), properties ...telemetry.Property) catalog.StreamReg {
+	deps, objs := types()
+	return catalog.StreamReg{
+		Stream:           telemetry.Stream{ID: id, ProcessID: process, Tags: []string{tag}, Format: telemetry.FormatTransit, Properties: properties},
+		DependenciesCBOR: wire.AppendTypes(nil, deps), ObjectsCBOR: wire.AppendTypes(nil, objs), InsertTime: querytest.At(1.1),
+	}
+}
+
+// spanEvent is the begin or the end of a span of the fixture, seconds after T0; async spans have an id.
+type spanEvent struct {
+	scope  string
+	at     float64
+	end    bool
+	id     uint64
+	parent uint64
+	depth  uint32
+}
+
+// fixtureScopes are name, target, file and line of the fixture's scopes.
+var fixtureScopes = map[string]struct {
+	target, file string
+	line         uint32
+}{
+	"Frame": {"game::loop", "loop.cpp", 10}, "Update": {"game::loop", "loop.cpp", 20}, "Physics": {"game::phys", "phys.cpp", 30},
+	"Render": {"game::gfx", "gfx.cpp", 40}, "Worker": {"game::jobs", "jobs.cpp", 50}, "Job": {"game::jobs", "jobs.cpp", 60},
+	"load": {"game::io", "io.rs", 70}, "read": {"game::io", "io.rs", 80},
+}
+
+// nanos are ticks of P1, whose clock stood at 1 000 000 at its start and counts nanoseconds.
+func nanos(seconds float64) int64 { return int64(math.Round(seconds * 1e9)) }
+
+// spanBody is the body of a block of spans.
+func spanBody(block, stream int, begin, end float64, offset int64, events ...spanEvent) []byte {
+	var deps, objs []byte
+	known := map[string]uint64{}
+	for _, v := range events {
+		if known[v.scope] == 0 {
+			n := uint64(len(known)*10 + 10)
+			scope := fixtureScopes[v.scope]
+			text := func(id uint64, s string) uint64 {
+				deps = wire.AppendStaticString(deps, wire.CPUDepStaticString, id, s)
+				return id
+			}
+			deps = wire.AppendSpanRecord(deps, &wire.Metadata{
+				ID: n, Name: text(n+1, v.scope), Target: text(n+2, scope.target), Module: text(n+3, scope.target), File: text(n+4, scope.file), Line: scope.line,
+			})
+			known[v.scope] = n
+		}
+		index, ticks := uint8(wire.CPUBeginThreadSpan), 1_000_000+nanos(v.at)
+		if v.id != 0 {
+			index = wire.CPUBeginAsyncSpan
+		}
+		if v.end {
+			index++
+		}
+		if v.id != 0 {
+			objs = wire.AppendAsyncSpan(objs, index, known[v.scope], wire.AsyncSpan{ID: v.id, Parent: v.parent, Depth: v.depth}, ticks)
+		} else {
+			objs = wire.AppendThreadSpan(objs, index, known[v.scope], ticks)
+		}
+	}
+	return wire.AppendBlock(nil, &telemetry.Block{
+		ID: querytest.BlockID(block), StreamID: querytest.StreamID(stream), ProcessID: querytest.P1, BeginTime: querytest.At(begin), EndTime: querytest.At(end),
+		BeginTicks: nanos(begin), EndTicks: nanos(end), ObjectOffset: offset, NbObjects: int32(len(events)),
+	}, wire.Compress(nil, deps), wire.Compress(nil, objs))
+}
+
+func b(scope string, at float64) spanEvent { return spanEvent{scope: scope, at: at} }
+func e(scope string, at float64) spanEvent { return spanEvent{scope: scope, at: at, end: true} }
+
+// spanFixture loads P1 with the threads S3 and S4, and blocks B05 to B08.
+func (h *spanHouse) spanFixture(t testing.TB) {
+	t.Helper()
+	p1 := catalog.ProcessReg{Process: telemetry.Process{
+		ID: querytest.P1, Exe: "game.exe", TSCFrequency: 1_000_000_000, StartTime: querytest.At(0), StartTicks: 1_000_000,
+	}, InsertTime: querytest.At(1)}
+	p3 := catalog.ProcessReg{Process: telemetry.Process{ID: querytest.P3, Exe: "checkout", TSCFrequency: 1_000_000_000, StartTime: querytest.At(200)}, InsertTime: querytest.At(201)}
+	h.store(t, []catalog.ProcessReg{p1, p3},
+		[]catalog.StreamReg{
+			streamOf(querytest.StreamID(3), querytest.P1, "cpu", wire.CPUTypes, telemetry.Property{Key: "thread-id", Value: "1234"}, telemetry.Property{Key: "thread-name", Value: "main"}),
+			streamOf(querytest.StreamID(4), querytest.P1, "cpu", wire.CPUTypes, telemetry.Property{Key: "thread-id", Value: "1235"}),
+		},
+		spanBody(5, 3, 5, 6, 0, b("Frame", 5), b("Update", 5.1), e("Update", 5.2), b("Update", 5.3), b("Physics", 5.35), e("Physics", 5.4), e("Update", 5.5), b("Render", 5.9)),
+		spanBody(6, 3, 6, 7, 8, e("Render", 6.1), e("Frame", 6.5), b("Frame", 6.6), e("Frame", 6.8)),
+		spanBody(7, 4, 10, 11, 0, b("Worker", 10.2), b("Job", 10.4), e("Job", 10.6)),
+		spanBody(8, 4, 11, 12, 3,
+			spanEvent{scope: "load", at: 11.1, id: 100}, spanEvent{scope: "read", at: 11.2, id: 101, parent: 100, depth: 1},
+			spanEvent{scope: "read", at: 11.4, end: true, id: 101, parent: 100, depth: 1}, spanEvent{scope: "load", at: 11.9, end: true, id: 100}))
+}
+
+// spanAsker checks statements against their rows.
+type spanAsker struct {
+	t testing.TB
+	c *client.Client
+}
+
+// ids puts the full ids in the place of 'P1', 'S3', 'B02'.
+func ids(sql string) string {
+	for i := range 10 {
+		sql = strings.NewReplacer(fmt.Sprintf("'S%d'", i), "'"+querytest.StreamID(i).String()+"'", fmt.Sprintf("'B%02d'", i), "'"+querytest.BlockID(i).String()+"'").Replace(sql)
+	}
+	return strings.NewReplacer("'P1'", "'"+querytest.P1.String()+"'", "'P3'", "'"+querytest.P3.String()+"'").Replace(sql)
+}
+
+func (a spanAsker) rows(sql string, opts client.QueryOptions, want ...string) {
+	a.t.Helper()
+	got, err := ask(a.t.Context(), a.c, ids(sql), opts)
+	if err != nil {
+		a.t.Errorf("%s: %v", sql, err)
+	} else if w := strings.Join(want, "\n"); got != w {
+		a.t.Errorf("%s: got\n%s\nwant\n%s", sql, got, w)
+	}
+}
+
+func (a spanAsker) fails(sql string, opts client.QueryOptions, code codes.Code, wants ...string) {
+	a.t.Helper()
+	got, err := ask(a.t.Context(), a.c, ids(sql), opts)
+	s := status.Convert(err)
+	if err == nil || s.Code() != code {
+		a.t.Errorf("%s: rows %q, error %v, want code %s", sql, got, err, code)
+		return
+	}
+	for _, want := range wants {
+		if !strings.Contains(s.Message(), want) {
+			a.t.Errorf("%s: %q is not in %q", sql, want, s.Message())
+		}
+	}
+}
+
+func (a spanAsker) warnings(sql string, opts client.QueryOptions) []string {
+	a.t.Helper()
+	rows, err := a.c.Query(a.t.Context(), ids(sql), opts)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	defer rows.Close()
+	return rows.Warnings()
+}
+
+func TestThreadSpans(t *testing.T) {
+	h := newSpanHouse(t, querytest.Options{}, nil)
+	h.spanFixture(t)
+	a := spanAsker{t, h.Dial(t, "")}
+	all := span(0, 3600)
+	for range 2 { // built, and found
+		a.rows("SELECT id, parent, depth, duration, name FROM view_instance('thread_spans','S3')", all,
+			"-1,0,0,2000000000,main-1234", "0,-1,1,1500000000,Frame", "1,0,2,100000000,Update", "3,0,2,200000000,Update", "4,3,3,50000000,Physics",
+			"7,0,2,200000000,Render", "10,-1,1,200000000,Frame")
+		a.rows("SELECT hash FROM view_instance('thread_spans','S3') WHERE id = 4", all, "1795844125")
+		a.rows("SELECT count(*) AS c FROM view_instance('thread_spans','S3')", span(5.150, 5.320), "4")
+		a.rows("SELECT name, sum(duration) AS d FROM view_instance('thread_spans','S3') WHERE depth=2 GROUP BY name ORDER BY name", all, "Render,200000000", "Update,300000000")
+		a.rows("SELECT id, depth, duration, name FROM view_instance('thread_spans','S4')", all, "0,0,1800000000,Worker", "1,1,200000000,Job")
+		a.rows("SELECT count(*) FROM view_instance('thread_spans','S3') a JOIN view_instance('thread_spans','S4') b ON a.id = b.id", all, "2")
+		a.rows("SELECT id FROM view_instance('thread_spans','S3') LIMIT 2", all, "-1", "0")
+		a.rows("SELECT id FROM view_instance('thread_spans','S3') UNION ALL SELECT id FROM view_instance('thread_spans','S4')", all,
+			"-1", "0", "1", "3", "4", "7", "10", "0", "1")
+	}
+	a.fails("SELECT count(*) FROM view_instance('thread_spans','S3')", client.QueryOptions{}, codes.Internal, "query range mandatory for thread spans view")
+	a.fails("SELECT * FROM view_instance('thread_spans','global')", all, codes.InvalidArgument, "the global view is not implemented for thread spans")
+	a.fails("SELECT * FROM view_instance('thread_spans','xyz')", all, codes.InvalidArgument, "Uuid::parse_str")
+	a.fails("SELECT * FROM view_instance('thread_spans','aaaaaaaa-0000-4000-8000-000000000009')", all, codes.Internal,
+		"error creating physical plan: External error: Stream not found", "did you mean aaaaaaaa-0000-4000-8000-000000000003 or aaaaaaaa-0000-4000-8000-000000000004?")
+	a.fails("SELECT * FROM view_instance('thread_spans','P1')", all, codes.Internal, "Stream not found", "is a process: its threads are")
+	a.fails("SELECT * FROM view_instance('async_events','S3')", all, codes.Internal, "Process not found", "is a stream: its process is")
+	a.fails("SELECT * FROM view_instance('net_spans','11119999-9999-4999-8999-999999999999')", all, codes.Internal, "Process not found", "did you mean "+querytest.P1.String())
+	a.fails("SELECT * FROM view_instance('images','99999999-9999-4999-8999-999999999999')", all, codes.Internal, "find_process", "SELECT process_id FROM processes lists")
+	a.rows("SELECT * FROM view_instance('thread_spans','S3')", span(100, 200))
+	if got := a.warnings("SELECT * FROM view_instance('thread_spans','S3')", span(100, 200)); !slices.Equal(got, []string{
+		"no blocks of stream aaaaaaaa-0000-4000-8000-000000000003 in the range; its blocks are from 2026-03-01T10:00:05Z to 2026-03-01T10:00:07Z",
+	}) {
+		t.Errorf("warnings %q", got)
+	}
+	if got := a.warnings("SELECT * FROM view_instance('images','P1')", all); !slices.Equal(got, []string{"no image blocks of process " + querytest.P1.String() + ": none has come yet"}) {
+		t.Errorf("warnings %q", got)
+	}
+	strict := all
+	strict.Strict = true
+	a.rows("SELECT * FROM view_instance('images','P1')", strict)
+	if n, running := h.Service.OldestCommit(); running {
+		t.Errorf("a query that has ended still pins commit %d", n)
+	}
+}
+
+func TestAsyncEvents(t *testing.T) {
+	h := newSpanHouse(t, querytest.Options{}, nil)
+	h.spanFixture(t)
+	a := spanAsker{t, h.Dial(t, "")}
+	all := span(0, 3600)
+	want := []string{"begin,100,0,0", "begin,101,100,1", "end,101,100,1", "end,100,0,0"}
+	a.rows("SELECT event_type, span_id, parent_span_id, depth FROM view_instance('async_events','P1') ORDER BY time", all, want...)
+	a.rows("SELECT event_type, span_id, parent_span_id, depth FROM view_instance('async_events','P1') ORDER BY time", client.QueryOptions{}, want...)
+	a.rows("SELECT count(*) AS c FROM view_instance('async_events','P1')", span(11.150, 11.500), "2")
+	a.rows("SELECT count(*) AS c FROM view_instance('net_spans','P1')", client.QueryOptions{}, "0")
+	a.fails("SELECT * FROM view_instance('async_events','global')", all, codes.InvalidArgument, "does not support global view access")
+	a.fails("SELECT * FROM view_instance('otel_spans','P3')", all, codes.Unimplemented, "otel_spans is not available")
+}
+
+// TestSpansOverManyFiles has spans that are open over many files, and one that is still open, some with names that hurt.
+func TestSpansOverManyFiles(t *testing.T) {
+	h := newSpanHouse(t, querytest.Options{}, func(c *justintime.Config) { c.SliceObjects = 4 })
+	h.spanFixture(t)
+	fixtureScopes["it's\x00'"] = fixtureScopes["load"]
+	t.Cleanup(func() { delete(fixtureScopes, "it's\x00'") })
+	h.store(t, nil, nil, spanBody(11, 3, 7, 8, 12, b("Frame", 7), b("Update", 7.1), b("Physics", 7.2), e("Physics", 7.3)),
+		spanBody(12, 3, 8, 9, 16, e("Update", 8.1), b("it's\x00'", 8.2), b("Render", 8.3), e("Render", 8.4)),
+		spanBody(13, 3, 9, 10, 20, b("Render", 9.3), e("Render", 9.4)))
+	a := spanAsker{t, h.Dial(t, "")}
+	for range 2 {
+		a.rows(`SELECT id, parent, depth, name, "end" FROM view_instance('thread_spans','S3') WHERE depth > 0`, span(6.55, 3600),
+			"10,-1,1,Frame,2026-03-01T10:00:06.800000000Z", "12,-1,1,Frame,2026-03-01T10:00:10.000000000Z", "13,12,2,Update,2026-03-01T10:00:08.100000000Z",
+			"14,13,3,Physics,2026-03-01T10:00:07.300000000Z", "17,12,2,it's\uFFFD',2026-03-01T10:00:10.000000000Z", "18,17,3,Render,2026-03-01T10:00:08.400000000Z",
+			"20,17,3,Render,2026-03-01T10:00:09.400000000Z")
+		a.rows("SELECT count(*), sum(duration) FROM view_instance('thread_spans','S3')", span(6.55, 3600), "8,11300000000")
+	}
+	h.bus.change = func(r *bus.MaterializeReply) error {
+		for i := range r.Open {
+			r.Open[i].Name = "'\x00\xff'"
+		}
+		return nil
+	}
+	a.rows("SELECT octet_length(name) FROM view_instance('thread_spans','S3') WHERE id = 17", span(6.55, 3600), "6")
+}
+
+// TestMaterializerFailures maps what a process that materializes may say.
+func TestMaterializerFailures(t *testing.T) {
+	h := newSpanHouse(t, querytest.Options{}, nil)
+	h.spanFixture(t)
+	a := spanAsker{t, h.Dial(t, "")}
+	f := func(err error, code codes.Code, wants ...string) {
+		t.Helper()
+		h.bus.change = func(*bus.MaterializeReply) error { return err }
+		a.fails("SELECT * FROM view_instance('thread_spans','S3')", span(0, 3600), code, wants...)
+	}
+	f(&bus.MaterializeError{Code: bus.TooMuch, Message: "much"}, codes.ResourceExhausted, "much", "shorter time range")
+	f(&bus.MaterializeError{Code: bus.Busy, Message: "enough"}, codes.Unavailable, "enough", "try again")
+	f(&bus.MaterializeError{Code: bus.Interrupted, Message: "gone"}, codes.Unavailable, "gone", "try again")
+	f(&bus.MaterializeError{Code: bus.Failed, Message: "broken"}, codes.Internal, "broken")
+	f(&bus.MaterializeError{Code: bus.UnknownView, Message: "what"}, codes.Unimplemented, "thread_spans is not available")
+	f(fmt.Errorf("materialize: %w", bus.ErrNoOwner), codes.Unavailable, "no process materializes thread_spans")
+	h.bus.change = func(r *bus.MaterializeReply) error {
+		r.Warnings = append(r.Warnings, "block left out")
+		return nil
+	}
+	if got := a.warnings("SELECT * FROM view_instance('thread_spans','S3')", span(0, 3600)); !slices.Equal(got, []string{"block left out"}) {
+		t.Errorf("warnings %q", got)
+	}
+	strict := span(0, 3600)
+	strict.Strict = true
+	a.fails("SELECT * FROM view_instance('thread_spans','S3')", strict, codes.Unavailable, "block left out")
+}
+
+// TestDepthShift reads files whose depths are to be moved.
+func TestDepthShift(t *testing.T) {
+	h := newSpanHouse(t, querytest.Options{}, nil)
+	h.spanFixture(t)
+	a := spanAsker{t, h.Dial(t, "")}
+	h.bus.change = func(r *bus.MaterializeReply) error {
+		for i := range r.Files {
+			r.Files[i].DepthShift, r.Files[i].ShiftFrom = 2, querytest.At(5.3)
+		}
+		return nil
+	}
+	a.rows("SELECT id, depth FROM view_instance('thread_spans','S3') WHERE id >= 0", span(0, 3600), "0,1", "1,2", "3,4", "4,5", "7,4", "10,3")
+	a.rows("SELECT arrow_typeof(depth) FROM view_instance('thread_spans','S3') LIMIT 1", span(0, 3600), "UInt32")
+}
+
+// TestCapturedSpans loads what a client of another implementation sent.
+func TestCapturedSpans(t *testing.T) {
+	h := newSpanHouse(t, querytest.Options{}, nil)
+	var processes []catalog.ProcessReg
+	var streams []catalog.StreamReg
+	var blocks [][]byte
+	files, err := filepath.Glob("../schemas/wire/testdata/spans/*.cbor")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, name := range files {
+		body, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch {
+		case strings.Contains(name, "insert_process"):
+			p, err := wire.DecodeProcess(body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			processes = append(processes, catalog.ProcessReg{Process: p, InsertTime: p.StartTime})
+		case strings.Contains(name, "insert_stream"):
+			s, err := wire.DecodeStream(body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			streams = append(streams, catalog.StreamReg{
+				Stream: s, DependenciesCBOR: wire.AppendTypes(nil, s.Dependencies), ObjectsCBOR: wire.AppendTypes(nil, s.Objects), InsertTime: processes[0].InsertTime,
+			})
+		default:
+			blocks = append(blocks, body)
+		}
+	}
+	h.store(t, processes, streams, blocks...)
+	stream := ""
+	for i := range streams {
+		if id := streams[i].ID.String(); strings.HasPrefix(id, "c1b57326") {
+			stream = id
+		}
+	}
+	a := spanAsker{t, h.Dial(t, "")}
+	wide := client.QueryOptions{Begin: querytest.Clock(-1e9), End: querytest.Clock(1e9)}
+	a.rows("SELECT id, parent, depth, name, hash FROM view_instance('thread_spans','"+stream+"') WHERE depth <= 1", wide,
+		"-1,0,0,main-140584621284864,2424281629", "0,-1,1,vectors_rs::outer,2408230528", "14,-1,1,straddling,2600681376")
+	a.rows("SELECT count(*), sum(depth) FROM view_instance('thread_spans','"+stream+"')", wide, "11,24")
+	a.rows("SELECT count(*), count(DISTINCT span_id) FROM view_instance('async_events','"+processes[0].ID.String()+"')", wide, "20,10")
+}
