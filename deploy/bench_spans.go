@@ -327,11 +327,15 @@ func treeColumns(t *loadgen.Thread, block *wire.BlockBody, spans *wire.SpanBlock
 
 func addUp(c calltree.Columns, names []string) error {
 	t := calltree.New(calltree.Options{})
+	number := make([]int32, len(names))
 	for i, name := range names {
-		if n := t.Scope(name, "", "", 0, uint32(i)); int(n) != i {
-			return errors.New("scopes are numbered otherwise")
-		}
+		number[i] = t.Scope(name, "", "", 0, uint32(i))
 	}
+	scopes := make([]int32, len(c.Scope))
+	for i, n := range c.Scope {
+		scopes[i] = number[n]
+	}
+	c.Scope = scopes
 	t.Thread()
 	t.AddColumns(c)
 	if t.Stats().Spans == 0 {

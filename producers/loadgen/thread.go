@@ -39,7 +39,7 @@ const (
 // NewThread returns a thread that begins at start.
 func NewThread(name string, start time.Time, seed uint64) *Thread {
 	t := &Thread{rnd: rand.New(rand.NewPCG(seed, seed))}
-	t.Process = telemetry.Process{ID: telemetry.NewID(), Exe: name, TSCFrequency: 1e9, StartTime: start.UnixNano()}
+	t.Process = telemetry.Process{ID: telemetry.NewID(), Exe: name, TSCFrequency: 1e9, StartTime: start.Truncate(time.Microsecond).UnixNano()} // as servers keep it
 	t.Stream = telemetry.Stream{
 		ID: telemetry.NewID(), ProcessID: t.Process.ID, Tags: []string{"cpu"}, Format: telemetry.FormatTransit,
 		Properties: []telemetry.Property{{Key: "thread-id", Value: "1"}, {Key: "thread-name", Value: "main"}},
