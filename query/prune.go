@@ -76,7 +76,7 @@ func (r *run) relations(ctx context.Context) (views, warnings []string, err erro
 		}
 	}
 	for _, f := range st.Functions {
-		body, err := r.function(f, live)
+		body, err := r.function(ctx, f, live)
 		if err := add(f.ViewName, body, err); err != nil {
 			return nil, nil, err
 		}
@@ -256,11 +256,14 @@ func saturatingAdd(a, b int64) int64 {
 }
 
 // function is the relation of a table function's result.
-func (r *run) function(f dialect.FunctionRef, live *partitions) (string, error) {
-	if f.Name == "list_view_sets" {
+func (r *run) function(ctx context.Context, f dialect.FunctionRef, live *partitions) (string, error) {
+	switch f.Name {
+	case "list_view_sets":
 		return r.s.names.viewSetsRelation(), nil
+	case "process_spans":
+		return r.processSpansRelation(ctx, f)
 	}
-	t, _ := tables.Function(f.Name) // available let only these two through
+	t, _ := tables.Function(f.Name) // available let only these through
 	file, err := r.s.snapshots.takePartitions(live)
 	if err != nil {
 		return "", err
@@ -345,7 +348,7 @@ func (s *Service) available(ctx context.Context, st *dialect.Statement) error {
 	}
 	for _, f := range st.Functions {
 		switch f.Name {
-		case "list_view_sets", "list_partitions":
+		case "list_view_sets", "list_partitions", "process_spans":
 		case "perfetto_trace_chunks":
 			if err := s.traceProcess(ctx, f); err != nil {
 				return err

@@ -207,7 +207,7 @@ func TestErrors(t *testing.T) {
 	f("SELECT * FROM view_instance('log_entries','xyz')", codes.InvalidArgument, "Uuid::parse_str")
 	f("SELECT * FROM view_instance('thread_spans','"+querytest.StreamID(3).String()+"')", codes.Unavailable, "no process materializes thread_spans")
 	f("SELECT * FROM view_instance('otel_spans','"+querytest.P1.String()+"')", codes.Unimplemented, "view set otel_spans is not available in this release")
-	f("SELECT * FROM process_spans('"+querytest.P1.String()+"','both')", codes.Unimplemented, "process_spans is not available")
+	f("SELECT * FROM process_spans('"+querytest.P1.String()+"','both')", codes.Unavailable, "no process materializes")
 	f("SELECT chunk_id, chunk_data FROM perfetto_trace_chunks('99999999-9999-4999-8999-999999999999','both', TIMESTAMP '2026-03-01T10:00:00Z', TIMESTAMP '2026-03-01T11:00:00Z')",
 		codes.InvalidArgument, "Trace generation failed: Process 99999999-9999-4999-8999-999999999999 not found")
 	f("SELECT * FROM no_such_table", codes.InvalidArgument, "table 'datafusion.public.no_such_table' not found", "error building dataframe")

@@ -25,6 +25,7 @@ import (
 	"github.com/micromegas-go/micromegas/schemas/bus"
 	"github.com/micromegas-go/micromegas/schemas/catalog"
 	"github.com/micromegas-go/micromegas/schemas/lake/locate"
+	"github.com/micromegas-go/micromegas/schemas/tables"
 	"github.com/micromegas-go/micromegas/schemas/telemetry"
 	"github.com/micromegas-go/micromegas/schemas/wire"
 )
@@ -411,4 +412,37 @@ func TestCapturedSpans(t *testing.T) {
 		"-1,0,0,main-140584621284864,2424281629", "0,-1,1,vectors_rs::outer,2408230528", "14,-1,1,straddling,2600681376")
 	a.rows("SELECT count(*), sum(depth) FROM view_instance('thread_spans','"+stream+"')", wide, "11,24")
 	a.rows("SELECT count(*), count(DISTINCT span_id) FROM view_instance('async_events','"+processes[0].ID.String()+"')", wide, "20,10")
+}
+
+func TestProcessSpans(t *testing.T) {
+	h := newSpanHouse(t, querytest.Options{}, nil)
+	h.spanFixture(t)
+	a := spanAsker{t, h.Dial(t, "")}
+	all := span(0, 3600)
+	for range 2 {
+		a.rows("SELECT name, duration FROM process_spans('P1','async')", all, "load,800000000", "read,200000000")
+		a.rows("SELECT name, duration FROM process_spans('P1','async')", client.QueryOptions{}, "load,800000000", "read,200000000")
+		a.rows("SELECT name, duration FROM process_spans('P1','async')", span(11.150, 11.500), "read,200000000")
+		a.rows("SELECT thread_name, count(*) AS c FROM process_spans('P1','both') GROUP BY thread_name ORDER BY thread_name", all, "1235,2", "async,2", "main-1234,7")
+		a.rows("SELECT thread_name, id, depth, name FROM process_spans('P1','both')", all,
+			"main-1234,-1,0,main-1234", "main-1234,0,1,Frame", "main-1234,1,2,Update", "main-1234,3,2,Update", "main-1234,4,3,Physics", "main-1234,7,2,Render",
+			"main-1234,10,1,Frame", "1235,0,0,Worker", "1235,1,1,Job", "async,100,0,load", "async,101,1,read")
+	}
+	a.rows("SELECT stream_id, arrow_typeof(thread_name) FROM process_spans('P1','thread') WHERE name = 'Job'", all,
+		querytest.StreamID(4).String()+`,"Dictionary(Int16, Utf8)"`)
+	a.rows("SELECT * FROM process_spans('P3','thread')", all)
+	a.rows("SELECT * FROM process_spans('P3','both')", all)
+	a.rows("SELECT * FROM process_spans('99999999-9999-4999-8999-999999999999','thread')", all)
+	a.fails("SELECT * FROM process_spans('99999999-9999-4999-8999-999999999999','both')", all, codes.Internal, "Process not found")
+	a.fails("SELECT * FROM process_spans('P1','cpu')", all, codes.InvalidArgument, "span_types must be")
+	a.fails("SELECT * FROM process_spans('P1','thread')", client.QueryOptions{}, codes.Internal, "Failed to query thread spans: ", "query range mandatory for thread spans view")
+	rows, err := h.Dial(t, "").Query(t.Context(), ids("SELECT * FROM process_spans('P1','both')"), all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	table, _ := tables.Function("process_spans")
+	if got, want := schemaText(rows.Schema()), schemaText(table.ArrowSchema(false)); got != want {
+		t.Errorf("schema %s, want %s", got, want)
+	}
 }
