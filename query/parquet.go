@@ -183,6 +183,15 @@ func (c *columnBuilder) time(ns int64) {
 	c.field().(*array.TimestampBuilder).Append(arrow.Timestamp(ns))
 }
 
+// timeUnless appends NULL when there is none.
+func (c *columnBuilder) timeUnless(none bool, ns int64) {
+	if none {
+		c.null()
+		return
+	}
+	c.time(ns)
+}
+
 func (c *columnBuilder) int64(v int64) { c.field().(*array.Int64Builder).Append(v) }
 
 func (c *columnBuilder) int32(v int32) { c.field().(*array.Int32Builder).Append(v) }

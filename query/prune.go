@@ -263,13 +263,32 @@ func (r *run) function(ctx context.Context, f dialect.FunctionRef, live *partiti
 	case "process_spans":
 		return r.processSpansRelation(ctx, f)
 	}
-	t, _ := tables.Function(f.Name) // available let only these through
-	file, err := r.s.snapshots.takePartitions(live)
+	return r.partitionsRelation(ctx, live) // available let no other through
+}
+
+// partitionsRelation is the result of list_partitions(). What it tells of instances by their numbers gets their ids here.
+func (r *run) partitionsRelation(ctx context.Context, live *partitions) (string, error) {
+	t, _ := tables.Function("list_partitions")
+	file, instances, err := r.s.snapshots.takePartitions(ctx, r.s.parts.Catalog, live)
 	if err != nil {
 		return "", err
 	}
 	r.hold(file.release)
-	return "SELECT " + columnList(t, "") + " FROM " + scan([]string{file.path}), nil
+	if !instances {
+		return "SELECT " + columnList(t, "") + " FROM " + scan([]string{file.path}), nil
+	}
+	streams, err := r.layers(ctx, r.s.snapshots.streams)
+	if err != nil {
+		return "", err
+	}
+	processes, err := r.layers(ctx, r.s.snapshots.processes)
+	if err != nil {
+		return "", err
+	}
+	columns := strings.Replace(columnList(t, "f."), `f."view_instance_id"`, `COALESCE(s.stream_id, p.process_id, f."view_instance_id") AS "view_instance_id"`, 1)
+	return "SELECT " + columns + " FROM " + scan([]string{file.path}) + " f" +
+		" LEFT JOIN " + streams + " s ON f." + streamNo + " = s." + rowNo +
+		" LEFT JOIN " + processes + " p ON f." + processNo + " = p." + rowNo, nil
 }
 
 // paths returns where the engine finds the files of partitions, in their order.

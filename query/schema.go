@@ -172,30 +172,61 @@ func yesNo(b bool) string {
 	return "NO"
 }
 
-// partitionBatch makes the rows of list_partitions().
-func partitionBatch(live []*catalog.Partition) arrow.RecordBatch {
+// Columns that files of partitions have beside those of list_partitions: the number of the instance, which a stream's or a process's row
+// has, and 0 for global.
+const (
+	streamNo  = "stream_no"
+	processNo = "process_no"
+)
+
+// partitionBatch makes the rows of list_partitions(), of partitions of the global instance and of others. Theirs are without ids.
+func partitionBatch(global []*catalog.Partition, instances []catalog.Partition) arrow.RecordBatch {
 	t, _ := tables.Function("list_partitions")
-	hashes := make(map[string][]byte)
+	views := make(map[string]*tables.Table)
 	for _, v := range tables.All() {
-		hashes[v.Name] = v.SchemaHash
+		views[v.Name] = v
 	}
-	c := newColumnBuilder(t.FileSchema(), len(live))
-	for _, p := range live {
+	fields := append(t.FileSchema().Fields(), arrow.Field{Name: streamNo, Type: arrow.PrimitiveTypes.Int64}, arrow.Field{Name: processNo, Type: arrow.PrimitiveTypes.Int64})
+	c := newColumnBuilder(arrow.NewSchema(fields, nil), len(global)+len(instances))
+	add := func(p *catalog.Partition) {
+		v := views[p.View]
+		if v == nil {
+			v = &tables.Table{} // a view of the service's own, such as frozen blocks
+		}
+		empty := p.Instance != 0 && p.Size == 0 && p.Rows == 0
 		c.text(p.View)
 		c.text("global")
 		c.time(p.MinInsert)
 		c.time(p.MaxInsert)
-		c.time(p.MinTime)
-		c.time(p.MaxTime)
-		c.time(p.MaxInsert) // no file says when it was written; it was not before this
-		c.text(p.Key)
+		c.timeUnless(empty, p.MinTime)
+		c.timeUnless(empty, p.MaxTime)
+		c.time(p.MaxInsert)                 // no file says when it was written; it was not before this
+		if p.Instance != 0 && p.Size == 0 { // no rows, or all are open
+			c.null()
+		} else {
+			c.text(p.Key)
+		}
 		c.int64(p.Size)
-		c.bytes(hashes[p.View])
+		c.bytes(v.SchemaHash)
 		c.bytes(sourceHash(p))
 		c.int64(p.Rows)
 		c.int32(partitionFormat)
 		c.null()
-		c.null()
+		c.timeUnless(p.Instance == 0 || p.MaxSortKey == 0, p.MaxSortKey)
+		stream, process := int64(0), int64(0)
+		if v.Instance == tables.Stream {
+			stream = p.Instance
+		} else {
+			process = p.Instance
+		}
+		c.int64(stream)
+		c.int64(process)
+	}
+	for _, p := range global {
+		add(p)
+	}
+	for i := range instances {
+		add(&instances[i])
 	}
 	return c.batch()
 }
@@ -203,6 +234,9 @@ func partitionBatch(live []*catalog.Partition) arrow.RecordBatch {
 // sourceHash is the number of source objects in 8 bytes, which for rows of events is the number of rows, or what the
 // partition says.
 func sourceHash(p *catalog.Partition) []byte {
+	if p.Instance != 0 {
+		return binary.LittleEndian.AppendUint64(nil, uint64(p.Objects))
+	}
 	if len(p.SrcHash) > 0 {
 		return p.SrcHash
 	}

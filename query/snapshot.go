@@ -2,6 +2,7 @@ package query
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 
@@ -29,7 +30,12 @@ type snapshot struct {
 	mu       sync.Mutex
 	commitNo int64
 	file     *cachedFile
+
+	instances bool // some row is of an instance
 }
+
+// maxInstancePartitions bounds the partitions of instances that list_partitions lists: those that were built first.
+const maxInstancePartitions = 1 << 20
 
 // take returns the file with a reference for the caller. The lock must be held.
 func (s *snapshot) take() *cachedFile {
@@ -93,23 +99,28 @@ func streamSource(c Catalog) layerSource {
 	}
 }
 
-// takePartitions returns a file of the rows of list_partitions at a commit number. The caller must release it.
-func (s *snapshots) takePartitions(live *partitions) (*cachedFile, error) {
+// takePartitions returns a file of the rows of list_partitions at a commit number or later, and whether any is of an instance. The caller
+// must release it.
+func (s *snapshots) takePartitions(ctx context.Context, c Catalog, live *partitions) (f *cachedFile, instances bool, err error) {
 	snap := &s.partitions
 	snap.mu.Lock()
 	defer snap.mu.Unlock()
 	if snap.file != nil && snap.commitNo == live.commitNo {
-		return snap.take(), nil
+		return snap.take(), snap.instances, nil
 	}
-	batch := partitionBatch(live.all())
+	list, err := c.AllInstancePartitions(ctx, maxInstancePartitions)
+	if err != nil {
+		return nil, false, fmt.Errorf("read partitions of instances: %w", err)
+	}
+	batch := partitionBatch(live.all(), list)
 	defer batch.Release()
 	file, err := s.folder.write("partitions", batch)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	snap.replace(file)
-	snap.commitNo = live.commitNo
-	return snap.take(), nil
+	snap.commitNo, snap.instances = live.commitNo, len(list) > 0
+	return snap.take(), snap.instances, nil
 }
 
 // close removes the files.

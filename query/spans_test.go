@@ -446,3 +446,17 @@ func TestProcessSpans(t *testing.T) {
 		t.Errorf("schema %s, want %s", got, want)
 	}
 }
+
+func TestPartitionsOfInstances(t *testing.T) {
+	h := newSpanHouse(t, querytest.Options{}, nil)
+	h.spanFixture(t)
+	h.Partition(t, "log_entries", querytest.Log(querytest.P1, querytest.At(1), 4, "x", "y", "{}"))
+	a := spanAsker{t, h.Dial(t, "")}
+	none := client.QueryOptions{}
+	a.rows("SELECT view_instance_id FROM list_partitions()", none, "global")
+	a.rows("SELECT count(*) FROM process_spans('P1','both')", span(0, 3600), "11")
+	a.rows("SELECT begin_insert_time, end_insert_time, num_rows, encode(source_data_hash,'hex'), max_sort_key_time, file_size > 0, file_path IS NULL FROM list_partitions() WHERE view_instance_id='S3'", none,
+		"2026-03-01T10:00:07.000000000Z,2026-03-01T10:00:08.000000000Z,7,0c00000000000000,2026-03-01T10:00:06.600000000Z,true,false")
+	a.rows("SELECT view_set_name, encode(source_data_hash,'hex') FROM list_partitions() WHERE view_instance_id='P1'", none, "async_events,1300000000000000")
+	a.rows("SELECT count(*), count(DISTINCT view_instance_id) FROM list_partitions()", none, "4,4")
+}
