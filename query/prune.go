@@ -26,7 +26,7 @@ func (r *run) relations(ctx context.Context) (views, warnings []string, err erro
 	ctx, span := relationsSpan.Start(ctx)
 	defer span.End()
 	st := r.st
-	if err := r.s.available(ctx, st); err != nil {
+	if err := r.s.available(st); err != nil {
 		return nil, nil, err
 	}
 	processes := make([]*catalog.ProcessRow, len(st.Instances)) // a schema does not depend on whose rows they are
@@ -76,6 +76,12 @@ func (r *run) relations(ctx context.Context) (views, warnings []string, err erro
 		}
 	}
 	for _, f := range st.Functions {
+		if r.streams() {
+			if r.traced, err = r.trace(ctx, f); err != nil {
+				return nil, nil, err
+			}
+			continue
+		}
 		body, err := r.function(ctx, f, live)
 		if err := add(f.ViewName, body, err); err != nil {
 			return nil, nil, err
@@ -262,6 +268,8 @@ func (r *run) function(ctx context.Context, f dialect.FunctionRef, live *partiti
 		return r.s.names.viewSetsRelation(), nil
 	case "process_spans":
 		return r.processSpansRelation(ctx, f)
+	case traceFunction:
+		return r.traceRelation(ctx, f)
 	}
 	return r.partitionsRelation(ctx, live) // available let no other through
 }
@@ -359,7 +367,7 @@ func (s *Service) findProcess(ctx context.Context, id telemetry.ID) (*catalog.Pr
 }
 
 // available refuses what statements may name but this release does not build.
-func (s *Service) available(ctx context.Context, st *dialect.Statement) error {
+func (s *Service) available(st *dialect.Statement) error {
 	for _, v := range st.Instances {
 		if v.Table.No == tables.NoOtelSpans {
 			return notAvailable("view set %s is not available in this release", v.Set)
@@ -367,12 +375,7 @@ func (s *Service) available(ctx context.Context, st *dialect.Statement) error {
 	}
 	for _, f := range st.Functions {
 		switch f.Name {
-		case "list_view_sets", "list_partitions", "process_spans":
-		case "perfetto_trace_chunks":
-			if err := s.traceProcess(ctx, f); err != nil {
-				return err
-			}
-			return notAvailable("table function %s is not available in this release", f.Name)
+		case "list_view_sets", "list_partitions", "process_spans", traceFunction:
 		default:
 			return notAvailable("table function %s is not available in this release", f.Name)
 		}
@@ -381,22 +384,6 @@ func (s *Service) available(ctx context.Context, st *dialect.Statement) error {
 		return notAvailable("function %s is not available in this release", name)
 	}
 	return nil
-}
-
-// traceProcess checks the process of a trace, as clients expect it to be checked.
-func (s *Service) traceProcess(ctx context.Context, f dialect.FunctionRef) error {
-	if len(f.Args) == 0 {
-		return nil
-	}
-	name, _ := f.Args[0].(string)
-	id, err := telemetry.ParseID(name)
-	if err == nil {
-		p, err := s.findProcess(ctx, id)
-		if err != nil || p != nil {
-			return err
-		}
-	}
-	return &Error{Code: codeInvalid, Message: "Execution error: Trace generation failed: Process " + name + " not found"}
 }
 
 func notAvailable(format string, args ...any) error {

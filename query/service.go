@@ -124,6 +124,7 @@ type run struct {
 
 	warnings []string         // what may be missing from the answer
 	notes    []string         // what the client should know of an answer that is complete
+	traced   *trace           // what the answer shows without the engine; nil = nothing
 	span     *sdk.ContextSpan // open until the query ends
 }
 
@@ -150,6 +151,11 @@ func (r *run) start(ctx context.Context) (*Answer, error) {
 			return nil, err
 		}
 		a.stream = r.wrap(ctx, describeResult(schema))
+		return a, nil
+	}
+	if r.traced != nil {
+		r.phase = phaseExecute
+		a.stream = r.wrap(ctx, r.streamTrace(ctx, r.traced, r.st.Stream))
 		return a, nil
 	}
 	sql, opts, err := r.execution(ctx)

@@ -1,8 +1,11 @@
 package query_test
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
 	"os"
@@ -12,15 +15,20 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/micromegas-go/micromegas/materializers/asyncspans"
 	"github.com/micromegas-go/micromegas/materializers/images"
 	"github.com/micromegas-go/micromegas/materializers/justintime"
 	"github.com/micromegas-go/micromegas/materializers/netspans"
 	"github.com/micromegas-go/micromegas/materializers/threadspans"
+	"github.com/micromegas-go/micromegas/query"
 	"github.com/micromegas-go/micromegas/query/client"
+	"github.com/micromegas-go/micromegas/query/perfetto/tracepb"
 	"github.com/micromegas-go/micromegas/query/querytest"
 	"github.com/micromegas-go/micromegas/schemas/bus"
 	"github.com/micromegas-go/micromegas/schemas/catalog"
@@ -459,4 +467,129 @@ func TestPartitionsOfInstances(t *testing.T) {
 		"2026-03-01T10:00:07.000000000Z,2026-03-01T10:00:08.000000000Z,7,0c00000000000000,2026-03-01T10:00:06.600000000Z,true,false")
 	a.rows("SELECT view_set_name, encode(source_data_hash,'hex') FROM list_partitions() WHERE view_instance_id='P1'", none, "async_events,1300000000000000")
 	a.rows("SELECT count(*), count(DISTINCT view_instance_id) FROM list_partitions()", none, "4,4")
+}
+
+// chunks returns the pieces of a trace, and fails unless they are numbered from 0.
+func (a spanAsker) chunks(sql string) (sizes []int, whole []byte) {
+	a.t.Helper()
+	rows, err := a.c.Query(a.t.Context(), ids(sql), client.QueryOptions{})
+	if err != nil {
+		a.t.Fatalf("%s: %v", sql, err)
+	}
+	defer rows.Close()
+	for {
+		batch, err := rows.Next()
+		if errors.Is(err, io.EOF) {
+			return sizes, whole
+		}
+		if err != nil {
+			a.t.Fatalf("%s: %v", sql, err)
+		}
+		for i := range int(batch.NumRows()) {
+			if id := batch.Column(0).(*array.Int32).Value(i); int(id) != len(sizes) {
+				a.t.Fatalf("%s: chunk %d has the number %d", sql, len(sizes), id)
+			}
+			data := batch.Column(1).(*array.Binary).Value(i)
+			sizes = append(sizes, len(data))
+			whole = append(whole, data...)
+		}
+	}
+}
+
+func TestTraceChunks(t *testing.T) {
+	h := newSpanHouse(t, querytest.Options{}, nil)
+	h.spanFixture(t)
+	a := spanAsker{t, h.Dial(t, "")}
+	trace := func(process, types string) string {
+		return " FROM perfetto_trace_chunks(" + process + ",'" + types + "', TIMESTAMP '2026-03-01T10:00:00Z', TIMESTAMP '2026-03-01T11:00:00Z')"
+	}
+	sizes, whole := a.chunks("SELECT chunk_id, chunk_data" + trace("'P1'", "both"))
+	if len(sizes) != 4 {
+		t.Errorf("chunks of %d bytes", sizes)
+	}
+	var decoded tracepb.Trace
+	if err := proto.Unmarshal(whole, &decoded); err != nil {
+		t.Fatal(err)
+	}
+	counts := map[string]int{}
+	for _, p := range decoded.Packet {
+		switch {
+		case p.TrackEvent != nil:
+			counts["event"]++
+		case p.TrackDescriptor.Process != nil:
+			counts["process"]++
+		case p.TrackDescriptor.Thread != nil:
+			counts[fmt.Sprint("thread ", *p.TrackDescriptor.Thread.Tid)]++
+		default:
+			counts[*p.TrackDescriptor.Name]++
+		}
+	}
+	if diff := cmp.Diff(map[string]int{"event": 22, "process": 1, "thread 1234": 1, "thread 1235": 1, "Async Operations": 1}, counts); diff != "" {
+		t.Errorf("packets (-want +got):\n%s", diff)
+	}
+	for _, sql := range []string{
+		"SELECT *" + trace("'P1'", "both"), "SELECT chunk_id, chunk_data" + trace("'P1'", "both") + " ORDER BY chunk_id",
+		"SELECT chunk_id, chunk_data" + trace("'P1'", "both") + " WHERE chunk_id >= 0", "SELECT * FROM (SELECT chunk_id, chunk_data" + trace("'P1'", "both") + ") t ORDER BY chunk_id",
+	} {
+		if s, w := a.chunks(sql); !slices.Equal(s, sizes) || !bytes.Equal(w, whole) {
+			t.Errorf("%s: chunks of %d bytes", sql, s)
+		}
+	}
+	if s, w := a.chunks("SELECT *" + trace("'P1'", "both") + " LIMIT 2"); !slices.Equal(s, sizes[:2]) || !bytes.Equal(w, whole[:sizes[0]+sizes[1]]) {
+		t.Errorf("two chunks of %d bytes", s)
+	}
+	if s, _ := a.chunks("SELECT *" + trace("'P1'", "thread")); len(s) != 3 {
+		t.Errorf("thread: chunks of %d bytes", s)
+	}
+	if s, _ := a.chunks("SELECT *" + trace("'P3'", "both")); len(s) != 2 {
+		t.Errorf("without threads: chunks of %d bytes", s)
+	}
+	none := client.QueryOptions{}
+	a.rows("SELECT octet_length(chunk_data)"+trace("'P1'", "both")+" LIMIT 1", none, fmt.Sprint(sizes[0]))
+	a.rows("SELECT chunk_id AS n"+trace("'P1'", "both"), none, "0", "1", "2", "3")
+	a.rows("SELECT count(*), sum(octet_length(chunk_data))"+trace("'P1'", "both"), none, fmt.Sprintf("4,%d", len(whole)))
+	a.fails("SELECT chunk_id"+trace("'99999999-9999-4999-8999-999999999999'", "both"), none, codes.InvalidArgument,
+		"Trace generation failed: Process 99999999-9999-4999-8999-999999999999 not found")
+	a.fails("SELECT chunk_id"+trace("'P1'", "invalid-span-type"), none, codes.InvalidArgument, "span_types must be 'thread', 'async', or 'both', given: ")
+	a.fails("SELECT chunk_id"+trace("'nope'", "both"), none, codes.InvalidArgument, "must be a valid UUID", "Process nope not found")
+	a.fails("SELECT chunk_id FROM perfetto_trace_chunks('P1','both')", none, codes.InvalidArgument, "Third argument to perfetto_trace_chunks must be a timestamp")
+	h.bus.change = func(*bus.MaterializeReply) error { return &bus.MaterializeError{Code: bus.Failed, Message: "broken"} }
+	a.fails("SELECT chunk_id"+trace("'P1'", "both"), none, codes.Internal, "Trace generation failed: ", "broken")
+	h.bus.change = func(r *bus.MaterializeReply) error {
+		if err := os.Truncate(h.Lake.Root()+"/"+r.Files[0].Key, 10); err != nil {
+			t.Error(err)
+		}
+		return nil
+	}
+	a.fails("SELECT chunk_id"+trace("'P1'", "both"), none, codes.Internal, "Trace generation failed: ")
+}
+
+// TestTraceIsLeft closes a long trace after its first batch.
+func TestTraceIsLeft(t *testing.T) {
+	h := newSpanHouse(t, querytest.Options{}, nil)
+	h.spanFixture(t)
+	var many []spanEvent
+	for i := range 50_000 {
+		at := 20 + float64(i)*1e-6
+		many = append(many, b("Job", at), e("Job", at+5e-7))
+	}
+	h.store(t, nil, nil, spanBody(20, 4, 20, 21, 7, many...))
+	answer, err := h.Service.Query(t.Context(), query.Request{SQL: ids("SELECT * FROM perfetto_trace_chunks('P1','both', TIMESTAMP '2026-03-01T10:00:00Z', TIMESTAMP '2026-03-01T11:00:00Z')")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	batch, err := answer.Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if batch.NumRows() >= 5000 {
+		t.Errorf("a batch of %d rows", batch.NumRows())
+	}
+	batch.Release()
+	if err := answer.Close(); err != nil {
+		t.Error(err)
+	}
+	if s := h.Service.Stats(); s.Running != 0 {
+		t.Errorf("stats %+v", s)
+	}
 }

@@ -66,6 +66,7 @@ type Statement struct {
 	Columns   []Column      // the select list of the outermost SELECT; nil when it holds a star
 	Volatile  bool          // constant arguments were evaluated: the statement may not be kept
 	InOrder   bool          // its rows come in the order of the relation that it reads: it neither sorts nor groups nor joins
+	Stream    *Projection   // of the only member of Functions; nil when the rows need the engine
 	text      string        // what the client sent
 	tree      *node         // what SQL was printed from
 }
@@ -143,7 +144,7 @@ func Rewrite(ctx context.Context, p Parser, names Catalog, sql string, opts Opti
 	if err != nil {
 		return nil, err
 	}
-	r.st.InOrder = inOrder(query)
+	r.st.InOrder, r.st.Stream = inOrder(query), projection(query)
 	if err := r.statement(query); err != nil {
 		return nil, err
 	}

@@ -322,7 +322,7 @@ func (r *rewriter) argument(n *node, name string, i int, w argument, e env) (any
 	case processID:
 		id, err := telemetry.ParseID(s)
 		if err != nil {
-			return s, wrong(n, fmt.Sprintf(", a valid UUID (the process ID), given '%s': Process %s not found", clip(s, 64), clip(s, 64)))
+			return s, r.fault(n, planError("%s argument to %s must be a valid UUID (the process ID), given '%s': Process %s not found", ordinals[i], name, clip(s, 64), clip(s, 64)))
 		}
 		return id.String(), nil
 	case blockID:
