@@ -165,7 +165,8 @@ func (s *Service) finish(ctx context.Context, p *plan, c *slice, m *made, lease 
 	}
 	s.stats.partitions.Add(1)
 	s.stats.rows.Add(int64(m.rows.Len()))
-	c.have, c.kept, c.same = &m.part, m.stored, true
+	part := m.part // not a pointer into m, which has the rows
+	c.have, c.kept, c.same = &part, m.stored, true
 	return nil
 }
 
