@@ -150,6 +150,14 @@ func (c patientCatalog) AllInstancePartitions(ctx context.Context, limit int) ([
 	})
 }
 
+func (c patientCatalog) StreamBlocks(ctx context.Context, stream telemetry.ID, q catalog.BlockQuery) ([]catalog.BlockRow, error) {
+	return patiently(ctx, func(ctx context.Context) ([]catalog.BlockRow, error) { return c.Catalog.StreamBlocks(ctx, stream, q) })
+}
+
+func (c patientCatalog) Frozen(ctx context.Context, begin, end int64) (catalog.Frozen, error) {
+	return patiently(ctx, func(ctx context.Context) (catalog.Frozen, error) { return c.Catalog.Frozen(ctx, begin, end) })
+}
+
 // honestFiles says so when the bucket does not answer.
 type honestFiles struct{ Files }
 
@@ -157,6 +165,14 @@ func (f honestFiles) LocalPaths(ctx context.Context, files []lake.Ref) ([]string
 	paths, err := f.Files.LocalPaths(ctx, files)
 	if err == nil || ctx.Err() != nil || errors.Is(err, lake.ErrNotFound) || errors.Is(err, lake.ErrCacheFull) {
 		return paths, err
+	}
+	return nil, &awayError{"object store", err}
+}
+
+func (f honestFiles) GetRange(ctx context.Context, key string, off, n int64) ([]byte, error) {
+	data, err := f.Files.GetRange(ctx, key, off, n)
+	if err == nil || ctx.Err() != nil || errors.Is(err, lake.ErrNotFound) {
+		return data, err
 	}
 	return nil, &awayError{"object store", err}
 }

@@ -79,6 +79,8 @@ type Catalog interface {
 	Freezes(ctx context.Context, after int64) ([]catalog.Freeze, error)
 	ProcessStreams(ctx context.Context, processes []telemetry.ID) ([]catalog.StreamRow, error)
 	AllInstancePartitions(ctx context.Context, limit int) ([]catalog.Partition, error)
+	StreamBlocks(ctx context.Context, stream telemetry.ID, q catalog.BlockQuery) ([]catalog.BlockRow, error)
+	Frozen(ctx context.Context, begin, end int64) (catalog.Frozen, error)
 }
 
 // Files is the part of the lake that the service reads.
@@ -86,6 +88,8 @@ type Files interface {
 	// LocalPaths must return paths that the engine may open, in the order of the files, and that live as long as the partitions'
 	// rows, or for longer than a query may run.
 	LocalPaths(ctx context.Context, files []lake.Ref) ([]string, error)
+	// GetRange must return n bytes of an object from off.
+	GetRange(ctx context.Context, key string, off, n int64) ([]byte, error)
 }
 
 // Flusher is the part of the bus that the service asks: to commit, and to build just-in-time views.

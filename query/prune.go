@@ -120,6 +120,9 @@ func needsOf(st *dialect.Statement, processes []*catalog.ProcessRow) *needs {
 			n.addView(v.Set, &processes[i].ID)
 		}
 	}
+	for _, f := range st.Functions {
+		n.archive = n.archive || f.Name == "parse_block"
+	}
 	return n
 }
 
@@ -270,6 +273,8 @@ func (r *run) function(ctx context.Context, f dialect.FunctionRef, live *partiti
 		return r.processSpansRelation(ctx, f)
 	case traceFunction:
 		return r.traceRelation(ctx, f)
+	case "parse_block":
+		return r.parsedRelation(ctx, f)
 	}
 	return r.partitionsRelation(ctx, live) // available let no other through
 }
@@ -375,7 +380,7 @@ func (s *Service) available(st *dialect.Statement) error {
 	}
 	for _, f := range st.Functions {
 		switch f.Name {
-		case "list_view_sets", "list_partitions", "process_spans", traceFunction:
+		case "list_view_sets", "list_partitions", "process_spans", "parse_block", traceFunction:
 		default:
 			return notAvailable("table function %s is not available in this release", f.Name)
 		}
