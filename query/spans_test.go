@@ -578,6 +578,7 @@ func TestTraceIsLeft(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer answer.Close()
 	batch, err := answer.Next()
 	if err != nil {
 		t.Fatal(err)

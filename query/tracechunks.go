@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/micromegas-go/micromegas/query/dialect"
 	"github.com/micromegas-go/micromegas/query/engine"
 	"github.com/micromegas-go/micromegas/query/perfetto"
+	"github.com/micromegas-go/micromegas/schemas/bus"
 	"github.com/micromegas-go/micromegas/schemas/catalog"
 	"github.com/micromegas-go/micromegas/schemas/tables"
 	"github.com/micromegas-go/micromegas/schemas/telemetry"
@@ -161,23 +163,34 @@ func (t *trace) write(ctx context.Context, conn *engine.Conn, emit func(chunk []
 	return w.End()
 }
 
-// writeThread writes the spans of a thread: those of files, with the ones that are open in between.
+// writeThread writes the spans of a thread in order of their begins: those of files, one after the other as they are, and in between those
+// that belong elsewhere: the ones that are open, and the few of each file that began before it. Nothing is sorted but these.
 func (t *trace) writeThread(ctx context.Context, conn *engine.Conn, g *granted, track *perfetto.Track) error {
-	open := slices.Clone(g.Open)
-	slices.SortStableFunc(open, compareSpans)
-	before := func(s *telemetry.Span) error { // writes the open spans that come before s, all for nil
-		for len(open) > 0 && (s == nil || compareSpans(open[0], *s) < 0) {
-			if err := track.Span(&open[0]); err != nil {
+	early, err := t.carried(ctx, conn, g, slices.Clone(g.Open))
+	if err != nil {
+		return err
+	}
+	return t.writeFiles(ctx, conn, g, early, track)
+}
+
+// writeFiles writes the rows that begin in the files' own times, with early in between.
+func (t *trace) writeFiles(ctx context.Context, conn *engine.Conn, g *granted, early []telemetry.Span, track *perfetto.Track) error {
+	slices.SortStableFunc(early, compareSpans)
+	before := func(s *telemetry.Span) error { // writes what comes before s, all for nil
+		for len(early) > 0 && (s == nil || compareSpans(early[0], *s) < 0) {
+			if err := track.Span(&early[0]); err != nil {
 				return err
 			}
-			open = open[1:]
+			early = early[1:]
 		}
 		return nil
 	}
-	if len(g.paths) > 0 {
-		closed := granted{MaterializeReply: g.MaterializeReply, paths: g.paths}
-		closed.Open = nil
-		err := eachSpan(ctx, conn, grantedRelation(tables.Must("thread_spans"), &closed, &t.within, true), func(s *telemetry.Span) error {
+	for i, own := range ownTimes(g.Files) {
+		var conditions []string
+		if i > 0 {
+			conditions = []string{`"begin" >= ` + timeConstant(own)}
+		}
+		err := eachSpan(ctx, conn, t.fileRelation(g, i, conditions...), func(s *telemetry.Span) error {
 			if err := before(s); err != nil {
 				return err
 			}
@@ -188,6 +201,44 @@ func (t *trace) writeThread(ctx context.Context, conn *engine.Conn, g *granted, 
 		}
 	}
 	return before(nil)
+}
+
+// carried appends the spans of files that began before the files' own times.
+func (t *trace) carried(ctx context.Context, conn *engine.Conn, g *granted, to []telemetry.Span) ([]telemetry.Span, error) {
+	var scans []string
+	for i, own := range ownTimes(g.Files) {
+		if i > 0 && g.Files[i].MinTime < own {
+			scans = append(scans, t.fileRelation(g, i, `"begin" < `+timeConstant(own)))
+		}
+	}
+	if len(scans) == 0 {
+		return to, nil
+	}
+	err := eachSpan(ctx, conn, strings.Join(scans, " UNION ALL "), func(s *telemetry.Span) error {
+		kept := *s
+		kept.Name, kept.Target, kept.Filename = strings.Clone(s.Name), strings.Clone(s.Target), strings.Clone(s.Filename)
+		to = append(to, kept)
+		return nil
+	})
+	return to, err
+}
+
+// ownTimes returns for each file the time from which on no earlier file has a row: the latest end in those before it.
+func ownTimes(files []bus.MaterializedFile) []int64 {
+	out := make([]int64, len(files))
+	last := int64(math.MinInt64)
+	for i := range files {
+		out[i] = last
+		last = max(last, files[i].MaxTime)
+	}
+	return out
+}
+
+// fileRelation reads one file of a thread within the trace's range.
+func (t *trace) fileRelation(g *granted, i int, conditions ...string) string {
+	table := tables.Must("thread_spans")
+	conditions = append(conditions, rangeConditions(table, &t.within, "")...)
+	return "SELECT " + shiftedColumns(table, &g.Files[i]) + " FROM " + scan(g.paths[i:i+1]) + where(conditions...)
 }
 
 func property(list []telemetry.Property, key string) string {
