@@ -21,6 +21,7 @@ import (
 	"github.com/micromegas-go/micromegas/query"
 	"github.com/micromegas-go/micromegas/query/engine"
 	"github.com/micromegas-go/micromegas/query/flight"
+	"github.com/micromegas-go/micromegas/query/functions"
 	"github.com/micromegas-go/micromegas/schemas/bus"
 	"github.com/micromegas-go/micromegas/schemas/bus/embedded"
 	"github.com/micromegas-go/micromegas/schemas/catalog"
@@ -153,6 +154,7 @@ func (s *Stack) startQuery(ctx context.Context) error {
 	if root := s.lake.Root(); root != "" {
 		ec.AllowedDirs = append(ec.AllowedDirs, root)
 	}
+	ec.Waiting = []functions.Waiting{query.PayloadFunction(s.catalog, s.lake)}
 	e, err := engine.Open(ec, s.log)
 	if err != nil {
 		return err

@@ -1,6 +1,8 @@
 package query_test
 
 import (
+	"encoding/hex"
+	"fmt"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -60,4 +62,24 @@ func TestParseBlock(t *testing.T) {
 	if got, want := schemaText(rows.Schema()), schemaText(table.ArrowSchema(false)); got != want {
 		t.Errorf("schema %s, want %s", got, want)
 	}
+}
+
+func TestGetPayload(t *testing.T) {
+	h := newSpanHouse(t, querytest.Options{}, nil)
+	h.spanFixture(t)
+	h.store(t, nil, []catalog.StreamReg{streamOf(querytest.StreamID(1), querytest.P1, "log", wire.LogTypes)}, logBody())
+	a := spanAsker{t, h.Dial(t, "")}
+	none := client.QueryOptions{}
+	v, err := wire.DecodeBlock(logBody())
+	if err != nil {
+		t.Fatal(err)
+	}
+	payload := wire.AppendPayload(nil, v.Dependencies, v.Objects)
+	a.rows("SELECT octet_length(get_payload('P1','S1','B02')) AS n", none, fmt.Sprint(len(payload)))
+	a.rows("SELECT encode(get_payload('P1','S1','B02'), 'hex') AS n", none, hex.EncodeToString(payload))
+	a.rows("SELECT count(*) FROM blocks WHERE octet_length(get_payload(process_id, stream_id, block_id)) = payload_size", none, "5")
+	a.rows("SELECT get_payload(NULL, stream_id, block_id) IS NULL FROM blocks LIMIT 1", none, "true")
+	a.fails("SELECT octet_length(get_payload('P1','S1','B01')) AS n", none, codes.Internal, "error downloading payload")
+	a.fails("SELECT octet_length(get_payload('P1','S1','x')) AS n", none, codes.Internal, "error downloading payload")
+	a.fails("SELECT octet_length(get_payload('x','S1','B02')) AS n", none, codes.InvalidArgument, "is not a valid process id")
 }

@@ -120,6 +120,7 @@ func needsOf(st *dialect.Statement, processes []*catalog.ProcessRow) *needs {
 			n.addView(v.Set, &processes[i].ID)
 		}
 	}
+	n.archive = n.archive || slices.Contains(st.Calls, payloadName)
 	for _, f := range st.Functions {
 		n.archive = n.archive || f.Name == "parse_block"
 	}
@@ -386,7 +387,9 @@ func (s *Service) available(st *dialect.Statement) error {
 		}
 	}
 	for _, name := range st.Calls {
-		return notAvailable("function %s is not available in this release", name)
+		if name != payloadName {
+			return notAvailable("function %s is not available in this release", name)
+		}
 	}
 	return nil
 }

@@ -19,6 +19,8 @@ import (
 	"sync/atomic"
 
 	duckdb "github.com/duckdb/duckdb-go-bindings"
+
+	"github.com/micromegas-go/micromegas/query/functions"
 )
 
 // Config bounds the engine.
@@ -35,6 +37,8 @@ type Config struct {
 	Threads int
 	// MaxConcurrent bounds the open connections; further callers wait.
 	MaxConcurrent int
+	// Waiting are functions beside those of package functions.
+	Waiting []functions.Waiting
 }
 
 // DefaultConfig is what one process on a small machine uses.

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	duckdb "github.com/duckdb/duckdb-go-bindings"
+
+	"github.com/micromegas-go/micromegas/query/functions"
 )
 
 // Class says who must act on an error.
@@ -161,6 +163,8 @@ func (e *Error) classify(kind string) {
 	switch {
 	case strings.HasPrefix(e.Message, limitPrefix):
 		e.Class, e.Message = Resource, strings.TrimPrefix(e.Message, limitPrefix)
+	case strings.HasPrefix(e.Message, functions.IOPrefix):
+		e.Class, e.Message = Internal, strings.TrimPrefix(e.Message, functions.IOPrefix)
 	case kind == "IO" && strings.Contains(e.Message, "max_temp_directory_size"):
 		e.Class = Resource
 	}

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -53,8 +54,12 @@ func (inst *instance) prepare(cfg Config) error {
 		return fmt.Errorf("connect: DuckDB refuses it")
 	}
 	defer duckdb.Disconnect(&raw)
+	all := slices.Clone(cfg.Waiting)
 	for _, s := range functions.Scalars() {
-		r, err := register(raw, &s)
+		all = append(all, functions.Waiting{Scalar: s})
+	}
+	for i := range all {
+		r, err := register(raw, &all[i])
 		if err != nil {
 			return err
 		}

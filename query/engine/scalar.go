@@ -48,7 +48,7 @@ func (r registration) free() {
 }
 
 // register makes a function known to every connection of the instance.
-func register(conn duckdb.Connection, s *functions.Scalar) (registration, error) {
+func register(conn duckdb.Connection, s *functions.Waiting) (registration, error) {
 	f := duckdb.CreateScalarFunction()
 	defer duckdb.DestroyScalarFunction(&f)
 	duckdb.ScalarFunctionSetName(f, s.Name)
@@ -65,6 +65,9 @@ func register(conn duckdb.Connection, s *functions.Scalar) (registration, error)
 	*(*cgo.Handle)(r.memory) = r.handle
 	duckdb.ScalarFunctionSetExtraInfo(f, r.memory, nil)
 	duckdb.ScalarFunctionSetFunction(f, C.mm_scalar_run())
+	if s.All != nil {
+		duckdb.ScalarFunctionSetVolatile(f)
+	}
 	if duckdb.RegisterScalarFunction(conn, f) != duckdb.StateSuccess {
 		r.free()
 		return registration{}, fmt.Errorf("register function %s: DuckDB refuses it", s.Name)
@@ -121,8 +124,11 @@ func mmScalarRun(info, chunk, output unsafe.Pointer) {
 			duckdb.ScalarFunctionSetError(fi, fmt.Sprintf("panic: %v\n%s", r, debug.Stack()))
 		}
 	}()
-	s := (*(*cgo.Handle)(duckdb.ScalarFunctionGetExtraInfo(fi))).Value().(*functions.Scalar)
-	call := scalarCall{scalar: s, row: s.New(), out: output}
+	s := (*(*cgo.Handle)(duckdb.ScalarFunctionGetExtraInfo(fi))).Value().(*functions.Waiting)
+	call := scalarCall{scalar: s, out: output}
+	if s.All == nil {
+		call.row = s.New()
+	}
 	if err := call.run(duckdb.DataChunk{Ptr: chunk}); err != nil {
 		duckdb.ScalarFunctionSetError(fi, err.Error())
 	}
@@ -154,7 +160,7 @@ const inlineText = 12
 
 // scalarCall runs one function over one chunk.
 type scalarCall struct {
-	scalar *functions.Scalar
+	scalar *functions.Waiting
 	row    functions.Row
 	out    unsafe.Pointer // the output vector
 
@@ -192,6 +198,9 @@ func (c *scalarCall) run(chunk duckdb.DataChunk) error {
 	outData := duckdb.VectorGetData(out)
 	duckdb.VectorEnsureValidityWritable(out)
 	outValid := (*[1 << 20]uint64)(duckdb.VectorGetValidity(out))
+	if c.scalar.All != nil {
+		return c.runAll(n, outData, outValid)
+	}
 	memoize := c.memoizable()
 	for i := range n {
 		if !c.load(i) {
@@ -218,6 +227,32 @@ func (c *scalarCall) run(chunk duckdb.DataChunk) error {
 	}
 	c.flush(c.out)
 	c.copyRows(outData, outValid)
+	return nil
+}
+
+// runAll is run for functions that take a chunk at once.
+func (c *scalarCall) runAll(n int, outData unsafe.Pointer, outValid *[1 << 20]uint64) error {
+	var args []functions.Args
+	var at []int
+	for i := range n {
+		if !c.load(i) {
+			outValid[i>>6] &^= 1 << (i & 63)
+			continue
+		}
+		args, at = append(args, c.args), append(at, i)
+	}
+	results := make([]functions.Out, len(args))
+	if err := c.scalar.All(args, results); err != nil {
+		return err
+	}
+	for k, i := range at {
+		if c.res = results[k]; c.res.Null {
+			outValid[i>>6] &^= 1 << (i & 63)
+			continue
+		}
+		c.store(outData, i)
+	}
+	c.flush(c.out)
 	return nil
 }
 

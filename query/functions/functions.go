@@ -67,6 +67,16 @@ type Scalar struct {
 	New func() Row
 }
 
+// Waiting is a function that reads what others may change, and waits for it: it gets a chunk of rows at once, for each row once, and never
+// ahead of the statement. out[i] belongs to args[i].
+type Waiting struct {
+	Scalar // without New
+	All    func(args []Args, out []Out) error
+}
+
+// IOPrefix begins the messages of functions about what the statement cannot help.
+const IOPrefix = "io: "
+
 // Scalars returns all functions to register.
 func Scalars() []Scalar {
 	var all []Scalar

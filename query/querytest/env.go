@@ -14,6 +14,7 @@ import (
 	"github.com/micromegas-go/micromegas/query/client"
 	"github.com/micromegas-go/micromegas/query/engine"
 	"github.com/micromegas-go/micromegas/query/flight"
+	"github.com/micromegas-go/micromegas/query/functions"
 	"github.com/micromegas-go/micromegas/schemas/catalog"
 	"github.com/micromegas-go/micromegas/schemas/identity"
 	"github.com/micromegas-go/micromegas/schemas/lake"
@@ -74,6 +75,7 @@ func (e *Env) startQuery(t testing.TB, dir string, opts Options, log *slog.Logge
 	if root := e.Lake.Root(); root != "" {
 		ec.AllowedDirs = append(ec.AllowedDirs, root)
 	}
+	ec.Waiting = []functions.Waiting{query.PayloadFunction(e.Catalog, e.Lake)}
 	if opts.Engine != nil {
 		opts.Engine(&ec)
 	}
