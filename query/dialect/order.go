@@ -33,11 +33,15 @@ func reorders(n *node) bool {
 	})
 }
 
+// otherAggregates are those that have no place in aggregateNames. One that is missing here costs time.
+var otherAggregates = wordSet(`count_star make_histogram sum_histograms arg_max arg_min max_by min_by mode quantile quantile_cont quantile_disc
+	approx_quantile approx_count_distinct approx_top_k histogram list product first last geomean kurtosis skewness entropy mad count_if`)
+
 // aggregates says whether an item of a select list computes an aggregate.
 func aggregates(n *node) bool {
 	switch n.class() {
 	case "FUNCTION":
-		if isAggregate(lowerASCII(n.str("function_name"))) {
+		if name := lowerASCII(n.str("function_name")); isAggregate(name) || otherAggregates[name] {
 			return true
 		}
 	case "WINDOW", "SUBQUERY": // of its own rows

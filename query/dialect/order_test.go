@@ -29,6 +29,8 @@ func TestInOrder(t *testing.T) {
 	f("SELECT id, (SELECT max(level) FROM log_entries) FROM "+view, true)
 	f("SELECT id, lag(id) OVER (ORDER BY id) FROM "+view, true)
 	f("SELECT count(*), sum(duration) FROM "+view, false)
+	f("SELECT count(*) FROM "+view, false)
+	f("SELECT make_histogram(0, 100, 10, duration) FROM "+view, false)
 	f("SELECT 1 + max(duration) FROM "+view, false)
 	f("SELECT name FROM "+view+" GROUP BY name", false)
 	f("SELECT name, id FROM "+view+" GROUP BY ALL", false)
