@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -125,9 +126,25 @@ func (r *run) processSpansRelation(ctx context.Context, f dialect.FunctionRef) (
 		scans = append(scans, "SELECT '' AS stream_id, 'async' AS thread_name, "+columnList(spans, "")+" FROM ("+asyncRelation(p.async, r.req.Range, r.st.InOrder)+")")
 	}
 	if len(scans) == 0 {
+		r.noteThreads(id, p)
 		return emptyRelation(t), nil
 	}
 	return strings.Join(scans, " UNION ALL "), nil
+}
+
+// noteThreads tells why a process has no spans at all where nothing is missing: no thread of its had a block in the range.
+func (r *run) noteThreads(id telemetry.ID, p processSpans) {
+	first, last := int64(math.MaxInt64), int64(math.MinInt64)
+	for i := range p.threads {
+		th := &p.threads[i]
+		if th.spans.Blocks > 0 {
+			return
+		}
+		first, last = min(first, th.stream.FirstTime), max(last, th.stream.LastTime)
+	}
+	if first <= last && (p.async == nil || p.async.Blocks == 0) {
+		r.notes = append(r.notes, fmt.Sprintf("no %s blocks of process %s in the range; its blocks are from %s to %s", telemetry.TagCPU, id, clock(first), clock(last)))
+	}
 }
 
 // asyncRelation joins the begins and ends of asynchronous spans, both of which must lie in the range. Columns are those of thread_spans,

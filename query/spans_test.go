@@ -442,6 +442,11 @@ func TestProcessSpans(t *testing.T) {
 	a.rows("SELECT * FROM process_spans('P3','both')", all)
 	a.rows("SELECT * FROM process_spans('99999999-9999-4999-8999-999999999999','thread')", all)
 	a.fails("SELECT * FROM process_spans('99999999-9999-4999-8999-999999999999','both')", all, codes.Internal, "Process not found")
+	if got := a.warnings("SELECT * FROM process_spans('P1','both')", span(100, 200)); !slices.Equal(got, []string{
+		"no cpu blocks of process " + querytest.P1.String() + " in the range; its blocks are from 2026-03-01T10:00:05Z to 2026-03-01T10:00:12Z",
+	}) {
+		t.Errorf("warnings %q", got)
+	}
 	a.fails("SELECT * FROM process_spans('P1','cpu')", all, codes.InvalidArgument, "span_types must be")
 	a.fails("SELECT * FROM process_spans('P1','thread')", client.QueryOptions{}, codes.Internal, "Failed to query thread spans: ", "query range mandatory for thread spans view")
 	rows, err := h.Dial(t, "").Query(t.Context(), ids("SELECT * FROM process_spans('P1','both')"), all)
@@ -592,5 +597,104 @@ func TestTraceIsLeft(t *testing.T) {
 	}
 	if s := h.Service.Stats(); s.Running != 0 {
 		t.Errorf("stats %+v", s)
+	}
+}
+
+// manySpans loads threads S3 and S4 with blocks of spans, each in the one before but for every hundredth, which has no parent.
+func (h *spanHouse) manySpans(t testing.TB, blocks, spans int) {
+	t.Helper()
+	var bodies [][]byte
+	for k := range blocks {
+		for _, stream := range []int{3, 4} {
+			from, offset := float64(20+k), int64(12+2*spans*k)
+			events := make([]spanEvent, 0, 2*spans)
+			for i := 0; i < spans; i += 100 {
+				for n := range 100 {
+					events = append(events, b("Job", from+float64(i+n)/float64(spans)*0.9))
+				}
+				for n := range 100 {
+					events = append(events, e("Job", from+float64(i+100)/float64(spans)*0.9+float64(n)*1e-9))
+				}
+			}
+			bodies = append(bodies, spanBody(100*stream+k, stream, from, from+1, offset, events...))
+		}
+	}
+	h.store(t, nil, nil, bodies...)
+}
+
+// TestManySpansInOrder reads many files with several threads of the engine.
+func TestManySpansInOrder(t *testing.T) {
+	h := newSpanHouse(t, querytest.Options{}, func(c *justintime.Config) { c.SliceObjects = 10_000 })
+	h.spanFixture(t)
+	h.manySpans(t, 20, 2000)
+	answer, err := h.Service.Query(t.Context(), query.Request{
+		SQL: ids(`SELECT thread_name, "begin", depth FROM process_spans('P1', 'both')`), Range: &query.Range{Begin: querytest.At(0), End: querytest.At(3600)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Close()
+	threads, rows := []string{""}, 0
+	last := telemetry.Span{}
+	for {
+		batch, err := answer.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range int(batch.NumRows()) {
+			name := batch.Column(0).ValueStr(i)
+			s := telemetry.Span{Begin: int64(batch.Column(1).(*array.Timestamp).Value(i)), Depth: batch.Column(2).(*array.Uint32).Value(i)}
+			if name != threads[len(threads)-1] {
+				threads, last = append(threads, name), telemetry.Span{}
+			}
+			if s.Begin < last.Begin || s.Begin == last.Begin && s.Depth < last.Depth {
+				t.Fatalf("row %d of %s: %+v after %+v", rows, name, s, last)
+			}
+			last = s
+			rows++
+		}
+		batch.Release()
+	}
+	if want := []string{"", "main-1234", "1235", "async"}; !slices.Equal(threads, want) || rows != 80_000+11+2 { // each thread has another root after its gap
+		t.Errorf("%d rows of threads %q", rows, threads)
+	}
+}
+
+// BenchmarkSpans reads 500 k spans of one thread, or the million of two, which were built before.
+func BenchmarkSpans(b *testing.B) {
+	h := newSpanHouse(b, querytest.Options{}, nil)
+	h.spanFixture(b)
+	h.manySpans(b, 50, 10_000)
+	for name, sql := range map[string]string{
+		"count":     "SELECT count(*), sum(duration) FROM view_instance('thread_spans','S3')",
+		"rows":      "SELECT * FROM view_instance('thread_spans','S3')",
+		"twice":     "SELECT * FROM process_spans('P1','thread')",
+		"trace":     "SELECT * FROM perfetto_trace_chunks('P1','thread', TIMESTAMP '2026-03-01T10:00:00Z', TIMESTAMP '2026-03-01T11:00:00Z')",
+		"tracefile": "SELECT count(*) FROM perfetto_trace_chunks('P1','thread', TIMESTAMP '2026-03-01T10:00:00Z', TIMESTAMP '2026-03-01T11:00:00Z')",
+	} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				answer, err := h.Service.Query(b.Context(), query.Request{SQL: ids(sql), Range: &query.Range{Begin: querytest.At(0), End: querytest.At(3600)}})
+				if err != nil {
+					b.Fatal(err)
+				}
+				for {
+					batch, err := answer.Next()
+					if errors.Is(err, io.EOF) {
+						break
+					}
+					if err != nil {
+						b.Fatal(err)
+					}
+					batch.Release()
+				}
+				if err := answer.Close(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
