@@ -60,6 +60,7 @@ type Statement struct {
 	SQL       string        // to execute on the engine; for Explain without the prefix
 	Tables    []TableRef    // global tables, in order of first use
 	Instances []InstanceRef // view instances
+	Fleets    []FleetRef    // tables with a Fleet, each occurrence for itself
 	Functions []FunctionRef // table functions with input or output
 	Internals []Internal    // relations about the catalog that the SQL reads
 	Calls     []string      // scalar functions with side effects or I/O (get_payload, retire_partition_by_file, …), each once
@@ -155,6 +156,9 @@ func Rewrite(ctx context.Context, p Parser, names Catalog, sql string, opts Opti
 	r.st.tree = query
 	r.st.SQL, err = r.print(query)
 	if err != nil {
+		return nil, err
+	}
+	if err := r.printOwners(); err != nil {
 		return nil, err
 	}
 	return r.st, nil

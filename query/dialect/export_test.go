@@ -27,3 +27,6 @@ func BothLists() []string {
 
 // MacroFactors returns how often the engine's macros copy an argument.
 func MacroFactors() map[string]int { return macroFactors() }
+
+// Unsteady says whether a function must not be computed for owners: its results differ, or it reads the lake.
+func Unsteady(name string) bool { return unsteady()[name] || serviceCalls()[name] }

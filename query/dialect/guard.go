@@ -162,7 +162,7 @@ func (r *rewriter) columnRef(n *node, e env) (*node, error) {
 	case first == "datafusion" && second == "public" && len(names) >= 4:
 		n.set("column_names", listOf(names[2:]...))
 	case first == "public" && len(names) >= 3:
-		if t, ok := r.names.Table(second); ok && usable(t) {
+		if t, ok := r.names.Table(second); ok && (usable(t) || t.Fleet != nil) {
 			n.set("column_names", listOf(names[1:]...))
 		}
 	}

@@ -46,15 +46,16 @@ func (r *rewriter) within(first *Statement) bool {
 			return false
 		}
 	}
-	return len(r.st.Instances)+len(r.st.Functions)+len(r.st.Internals) == 0 // they stand there as views
+	return len(r.st.Instances)+len(r.st.Fleets)+len(r.st.Functions)+len(r.st.Internals) == 0 // they stand there as views
 }
 
 // isView says whether name is a view of the statement: in the second look those of the first, in tests any.
 func (r *rewriter) isView(name string) bool {
 	if r.first == nil {
-		return strings.HasPrefix(name, "vi/") || strings.HasPrefix(name, "fn/") || strings.HasPrefix(name, "mm/")
+		return strings.HasPrefix(name, "vi/") || strings.HasPrefix(name, "fleet/") || strings.HasPrefix(name, "fn/") || strings.HasPrefix(name, "mm/")
 	}
 	return slices.ContainsFunc(r.first.Instances, func(v InstanceRef) bool { return v.ViewName == name }) ||
+		slices.ContainsFunc(r.first.Fleets, func(v FleetRef) bool { return v.ViewName == name }) || len(r.first.Fleets) > 0 && name == OwnersView ||
 		slices.ContainsFunc(r.first.Functions, func(f FunctionRef) bool { return f.ViewName == name }) ||
 		slices.ContainsFunc(r.first.Internals, func(i Internal) bool { return i.ViewName() == name })
 }

@@ -31,6 +31,8 @@ type rewriter struct {
 	shape  shape           // of the query that was walked last
 	widest int             // fields of the largest column of any query so far
 
+	ownersOf []ownersQuery // of the statement's Fleets
+
 	selects, ctes, relations int
 }
 
@@ -61,8 +63,9 @@ type relation struct {
 type frame struct {
 	parent    *frame
 	relations []relation
-	outer     bool // an outer join: any column may be NULL
-	merged    bool // USING or NATURAL: a star shows some columns once
+	fleets    []fleetLeg // of the relations
+	outer     bool       // an outer join: any column may be NULL
+	merged    bool       // USING or NATURAL: a star shows some columns once
 }
 
 // env is what surrounds a node.
@@ -207,6 +210,7 @@ func (r *rewriter) selectNode(n *node, e env, top bool) ([]Column, error) {
 	if err := r.others(n, e, "type", "cte_map", "from_table", "select_list"); err != nil {
 		return nil, err
 	}
+	r.owners(n, f)
 	r.shape = size
 	return columns, nil
 }
@@ -350,11 +354,13 @@ func (f *frame) enter(n *node, name string, columns []Column, size shape) {
 
 func (r *rewriter) join(n *node, e env, f *frame) (*node, error) {
 	for _, side := range [...]string{"left", "right"} {
+		fleets := len(f.fleets)
 		out, err := r.table(n.get(side), e, f)
 		if err != nil {
 			return nil, err
 		}
 		n.set(side, out)
+		f.joined(n, side, fleets)
 	}
 	if kind := n.str("join_type"); kind != "INNER" && kind != "SEMI" && kind != "ANTI" {
 		f.outer = true
@@ -404,6 +410,9 @@ func (r *rewriter) baseTable(n *node, e env, f *frame) (*node, error) {
 		return n, nil
 	}
 	t, ok := r.names.Table(name)
+	if ok && t.Fleet != nil {
+		return r.fleet(n, alias, t, f)
+	}
 	if !ok || !usable(t) {
 		return nil, r.fault(n, r.noTable(name, t))
 	}
