@@ -25,6 +25,11 @@ const (
 	DefaultFreshenTimeout = 4700 * time.Millisecond
 	// DefaultStatements is the number of rewritten statements that are kept.
 	DefaultStatements = 512
+	// DefaultFleetBlocks is how many blocks a statement over the spans of many threads may have decoded: at some 10 000 events a block and
+	// 5 million events a second, 8 s of one core.
+	DefaultFleetBlocks = 4096
+	// DefaultFleetStreams is how many threads such a statement may read: each costs some requests, and a file an hour.
+	DefaultFleetStreams = 2000
 )
 
 // Config bounds the service.
@@ -36,6 +41,9 @@ type Config struct {
 	Timeout        time.Duration // of a query
 	FreshenTimeout time.Duration // of asking owners to commit
 	Statements     int           // rewritten statements kept
+
+	FleetBlocks  int64 // decoded for one statement over the spans of many threads
+	FleetStreams int   // threads that one such statement reads
 }
 
 // DefaultConfig bounds a service. The caller has to name a CacheDir.
@@ -44,6 +52,8 @@ func DefaultConfig() Config {
 		Timeout:        DefaultTimeout,
 		FreshenTimeout: DefaultFreshenTimeout,
 		Statements:     DefaultStatements,
+		FleetBlocks:    DefaultFleetBlocks,
+		FleetStreams:   DefaultFleetStreams,
 	}
 }
 
@@ -61,6 +71,9 @@ func (c Config) Validate() error {
 	}
 	if c.Statements < 0 {
 		errs = append(errs, fmt.Errorf("query: %d kept statements is negative", c.Statements))
+	}
+	if c.FleetBlocks <= 0 || c.FleetStreams <= 0 {
+		errs = append(errs, fmt.Errorf("query: %d blocks of %d threads for a statement over many threads must be positive", c.FleetBlocks, c.FleetStreams))
 	}
 	return errors.Join(errs...)
 }

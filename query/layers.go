@@ -88,9 +88,12 @@ func newLayers(t *tables.Table, folder *cacheFolder, source layerSource, log *sl
 	return l
 }
 
-// layerSchema is the columns of a table after the number of the row.
+// layerSchema is the columns of a table after the number of the row, and what no query sees.
 func layerSchema(t *tables.Table) *arrow.Schema {
 	fields := append([]arrow.Field{{Name: rowNo, Type: arrow.PrimitiveTypes.Int64}}, t.FileSchema().Fields()...)
+	if t.No == tables.NoStreams {
+		fields = append(fields, threadFields()...)
+	}
 	return arrow.NewSchema(fields, nil)
 }
 

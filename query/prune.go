@@ -47,6 +47,10 @@ func (r *run) relations(ctx context.Context) (views, warnings []string, err erro
 	if err != nil {
 		return nil, nil, err
 	}
+	fleets, err := r.fleets(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
 	var live *partitions
 	if readsPartitions(st) {
 		if live, err = r.s.index.refresh(ctx); err != nil {
@@ -72,6 +76,11 @@ func (r *run) relations(ctx context.Context) (views, warnings []string, err erro
 			body, err = r.instance(ctx, v, processes[i], live)
 		}
 		if err := add(v.ViewName, body, err); err != nil {
+			return nil, nil, err
+		}
+	}
+	for i, f := range st.Fleets {
+		if err := add(f.ViewName, fleets[i], nil); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -102,7 +111,7 @@ func eager(t *tables.Table) bool {
 
 // needsOf lists what the statement's owners must commit.
 func needsOf(st *dialect.Statement, processes []*catalog.ProcessRow) *needs {
-	n := &needs{}
+	n := &needs{archive: len(st.Fleets) > 0}
 	for _, t := range st.Tables {
 		if eager(t.Table) {
 			n.addView(t.Name, nil)

@@ -199,6 +199,7 @@ func streamBatch(schema *arrow.Schema, rows []catalog.StreamRow) arrow.RecordBat
 		} else {
 			c.time(s.Registered)
 		}
+		c.thread(s)
 	}
 	return c.batch()
 }
