@@ -22,6 +22,7 @@ import (
 	"github.com/micromegas-go/micromegas/query/engine"
 	"github.com/micromegas-go/micromegas/schemas/bus"
 	"github.com/micromegas-go/micromegas/schemas/catalog"
+	"github.com/micromegas-go/micromegas/schemas/lake"
 	"github.com/micromegas-go/micromegas/schemas/tables"
 	"github.com/micromegas-go/micromegas/schemas/telemetry"
 )
@@ -41,7 +42,8 @@ func threadFields() []arrow.Field {
 	at := tables.TS.FileType()
 	return []arrow.Field{
 		{Name: threadNameColumn, Type: arrow.BinaryTypes.String, Nullable: true},
-		{Name: firstTimeColumn, Type: at, Nullable: true}, {Name: lastTimeColumn, Type: at, Nullable: true},
+		{Name: firstTimeColumn, Type: at, Nullable: true},
+		{Name: lastTimeColumn, Type: at, Nullable: true},
 	}
 }
 
@@ -290,27 +292,41 @@ func (r *run) buildFleet(ctx context.Context, threads []*fleetThread) error {
 		return err
 	}
 	began = time.Now()
-	wishes := make([]wish, len(threads))
-	for i, t := range threads {
+	var stale, fresh []*fleetThread
+	for _, t := range threads {
+		if t.spans == nil {
+			stale = append(stale, t)
+		} else {
+			fresh = append(fresh, t)
+		}
+	}
+	wishes := make([]wish, len(stale))
+	for i, t := range stale {
 		wishes[i] = wishFor("thread_spans", t.id, r.req.Range)
 	}
 	all, err := r.materialize(ctx, wishes)
 	if err != nil {
 		return err
 	}
-	for i, t := range threads {
+	for i, t := range stale {
 		t.spans = all[wishes[i]]
+	}
+	if err := r.fetchFleet(ctx, fresh); err != nil {
+		return err
+	}
+	for _, t := range threads {
 		r.warn(t.spans.Warnings...)
 	}
-	log.Debug("spans of many threads built", "duration", time.Since(began))
+	log.Debug("spans of many threads built", "stale", len(stale), "duration", time.Since(began))
 	return nil
 }
 
-// price asks what building the spans of threads costs.
+// price asks what building the spans of threads costs. The answer about a thread that costs nothing is what to read.
 func (r *run) price(ctx context.Context, threads []*fleetThread) error {
+	releases := make([]func(), len(threads))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(maxMaterializes)
-	for _, t := range threads {
+	for i, t := range threads {
 		g.Go(func() error {
 			w := wishFor("thread_spans", t.id, r.req.Range)
 			if r.s.parts.Bus == nil {
@@ -320,11 +336,41 @@ func (r *run) price(ctx context.Context, threads []*fleetThread) error {
 			if err != nil {
 				return r.refused(gctx, w, err)
 			}
-			t.cost = reply.BuiltBlocks
+			if t.cost = reply.BuiltBlocks; t.cost == 0 {
+				t.spans = &granted{MaterializeReply: reply}
+				releases[i] = r.s.pins.hold(reply.CommitNo)
+			}
 			return nil
 		})
 	}
-	return g.Wait()
+	err := g.Wait()
+	for _, release := range releases {
+		if release != nil {
+			r.hold(release)
+		}
+	}
+	return err
+}
+
+// fetchFleet finds the files of threads whose spans were built before.
+func (r *run) fetchFleet(ctx context.Context, threads []*fleetThread) error {
+	var refs []lake.Ref
+	for _, t := range threads {
+		for _, f := range t.spans.Files {
+			refs = append(refs, lake.Ref{Key: f.Key, Size: f.Size})
+		}
+	}
+	if len(refs) == 0 {
+		return nil
+	}
+	paths, err := r.s.parts.Files.LocalPaths(ctx, refs)
+	if err != nil {
+		return fmt.Errorf("files of thread_spans: %w", err)
+	}
+	for _, t := range threads {
+		t.spans.paths, paths = paths[:len(t.spans.Files)], paths[len(t.spans.Files):]
+	}
+	return nil
 }
 
 // affordable refuses threads that cost more than the budget.

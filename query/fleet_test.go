@@ -81,25 +81,26 @@ func TestFleet(t *testing.T) {
 	}
 }
 
-// TestFleetBuildsWhatIsMeant counts the requests of statements: two for each thread, of which one asks for the price.
+// TestFleetBuildsWhatIsMeant counts the requests of statements: one for the price of each thread, and one to build what costs something.
 func TestFleetBuildsWhatIsMeant(t *testing.T) {
 	h := newSpanHouse(t, querytest.Options{}, nil)
 	h.fleetFixture(t)
 	a := spanAsker{t, h.Dial(t, "")}
-	f := func(sql string, opts client.QueryOptions, threads int64, want ...string) {
+	f := func(sql string, opts client.QueryOptions, requests int64, want ...string) {
 		t.Helper()
 		before := h.bus.asked.Load()
 		a.rows(sql, opts, want...)
-		if got := h.bus.asked.Load() - before; got != 2*threads {
-			t.Errorf("%s: %d requests, want two for each of %d threads", sql, got, threads)
+		if got := h.bus.asked.Load() - before; got != requests {
+			t.Errorf("%s: %d requests, want %d", sql, got, requests)
 		}
 	}
 	all := span(0, 3600)
+	f("SELECT count(*) FROM thread_spans WHERE exe = 'server' AND stream_id <> 'S5'", all, 2, "2")
+	f("SELECT count(*) FROM thread_spans WHERE exe = 'server'", all, 3, "7")
+	f("SELECT count(*) FROM thread_spans", all, 6, "16")
 	f("SELECT count(*) FROM thread_spans", all, 4, "16")
 	f("SELECT count(*) FROM thread_spans", span(99, 110), 1, "2")
 	f("SELECT count(*) FROM thread_spans", span(200, 210), 0, "0")
-	f("SELECT count(*) FROM thread_spans WHERE exe = 'server'", all, 2, "7")
-	f("SELECT count(*) FROM thread_spans WHERE exe = 'server' AND stream_id <> 'S5'", all, 1, "2")
 	f("SELECT count(*) FROM thread_spans WHERE property_get(process_properties, 'build') = '7'", all, 2, "7")
 	f("SELECT count(*) FROM thread_spans WHERE exe = 'server' OR depth = 3", all, 4, "8")
 	f("SELECT (SELECT count(*) FROM thread_spans WHERE exe = 'server'), (SELECT count(*) FROM thread_spans WHERE thread_name LIKE 'net-%')", all, 2, "7,5")
@@ -140,6 +141,21 @@ func TestFleetEqualsItsThreads(t *testing.T) {
 		}
 		a.rows(`SELECT stream_id, id, parent, depth, hash, begin, "end", duration, name, target, filename, line FROM thread_spans ORDER BY stream_id, id`, opts, want...)
 	}
+}
+
+// TestFleetSeesNewBlocks: a thread is found when its first blocks come, and where its last ones are.
+func TestFleetSeesNewBlocks(t *testing.T) {
+	h := newSpanHouse(t, querytest.Options{}, nil)
+	h.fleetFixture(t)
+	a := spanAsker{t, h.Dial(t, "")}
+	const sql = "SELECT thread_name, count(*) FROM thread_spans GROUP BY ALL"
+	late := span(3000, 3600)
+	a.rows(sql, late)
+	h.store(t, nil, nil, spanBody(31, 4, 3000, 3001, 7, b("Job", 3000), e("Job", 3000.5)))
+	a.rows(sql, late, "1235,2") // it still works at what began in its first block
+	a.rows(sql, span(200, 2000))
+	h.store(t, nil, []catalog.StreamReg{streamOf(querytest.StreamID(9), querytest.P1, "cpu", wire.CPUTypes)}, spanBody(32, 9, 1000, 1001, 0, b("Job", 1000), e("Job", 1000.5)))
+	a.rows(sql, span(200, 2000), querytest.StreamID(9).String()+",2")
 }
 
 func TestFleetBudget(t *testing.T) {

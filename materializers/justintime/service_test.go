@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -178,12 +179,11 @@ func TestDryAndLimit(t *testing.T) {
 		t.Errorf("more than 4 blocks: %v", err)
 	}
 	req.MaxBlocks = 5
-	if _, err := s.Materialize(t.Context(), req, nil); err != nil {
-		t.Error(err)
-	}
+	built, err := s.Materialize(t.Context(), req, nil)
+	e.check(err)
 	req.Dry = true
-	if r, err = s.Materialize(t.Context(), req, nil); err != nil || r.BuiltBlocks != 0 {
-		t.Errorf("dry, when it is built: %+v, %v", r, err)
+	if r, err = s.Materialize(t.Context(), req, nil); err != nil || r.BuiltBlocks != 0 || len(r.Files) == 0 || !reflect.DeepEqual(r, built) {
+		t.Errorf("dry, when it is built: %+v, %v, want %+v", r, err, built)
 	}
 }
 

@@ -109,7 +109,7 @@ type ownersQuery struct {
 // owners keeps for each such table of a FROM clause what its SELECT, which has been walked, says about the owners.
 func (r *rewriter) owners(n *node, f *frame) {
 	for _, leg := range f.fleets {
-		query := selectOf(columnOf("stream_id"))
+		query := selectOf(reference("stream_id"))
 		query.set("modifiers", listOf(objectOf(member{"type", quote("DISTINCT_MODIFIER")}, member{"distinct_on_targets", listOf()})))
 		query.set("from_table", baseTableNode(objectOf(), OwnersView, leg.alias))
 		switch c := f.ownerConjuncts(n, leg); len(c) {
@@ -141,8 +141,8 @@ func (r *rewriter) printOwners() error {
 	return nil
 }
 
-// columnOf makes a reference to a column.
-func columnOf(name string) *node {
+// reference makes a reference to a column.
+func reference(name string) *node {
 	return objectOf(
 		member{"class", quote("COLUMN_REF")}, member{"type", quote("COLUMN_REF")}, member{"alias", quote("")},
 		member{"query_location", literal(unknownLocation)}, member{"column_names", listOf(quote(name))},

@@ -51,7 +51,7 @@ type MaterializeRequest struct {
 	Instance  telemetry.ID `json:"-"` // a stream or a process, as the view's instances are
 	Begin     int64        `json:"begin"`
 	End       int64        `json:"end"`                  // event time in ns, both included
-	Dry       bool         `json:"dry,omitempty"`        // say what it would cost, and build nothing
+	Dry       bool         `json:"dry,omitempty"`        // say what it would cost, and build nothing; what costs nothing is answered in full
 	MaxBlocks int64        `json:"max_blocks,omitempty"` // refuse to decode more; 0 = no limit
 }
 
