@@ -24,14 +24,7 @@ import (
 func (h *spanHouse) fleetFixture(t testing.TB) {
 	t.Helper()
 	h.spanFixture(t)
-	of := func(body []byte) []byte {
-		v, err := wire.DecodeBlock(body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		v.Block.ProcessID = querytest.P2
-		return wire.AppendBlock(nil, &v.Block, v.Dependencies, v.Objects)
-	}
+	of := func(body []byte) []byte { return ofProcess(t, querytest.P2, body) }
 	h.store(t, []catalog.ProcessReg{{Process: telemetry.Process{
 		ID: querytest.P2, Exe: "server", Username: "it's", Computer: "SRV1", TSCFrequency: 1_000_000_000, StartTime: querytest.At(0), StartTicks: 1_000_000,
 		Properties: []telemetry.Property{{Key: "build", Value: "7"}, {Key: "zone", Value: "'\x00\""}},
@@ -45,6 +38,17 @@ func (h *spanHouse) fleetFixture(t testing.TB) {
 		of(spanBody(21, 5, 5, 6, 0, b("Worker", 5), b("Job", 5.1), e("Job", 5.2), e("Worker", 5.8))),
 		of(spanBody(22, 5, 6, 7, 4, b("Worker", 6), b("Job", 6.1), e("Job", 6.4))),
 		of(spanBody(23, 6, 100, 101, 0, b("Job", 100), e("Job", 100.5))))
+}
+
+// ofProcess puts another process into the body of a block.
+func ofProcess(t testing.TB, id telemetry.ID, body []byte) []byte {
+	t.Helper()
+	v, err := wire.DecodeBlock(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.Block.ProcessID = id
+	return wire.AppendBlock(nil, &v.Block, v.Dependencies, v.Objects)
 }
 
 func TestFleet(t *testing.T) {

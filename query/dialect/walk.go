@@ -432,6 +432,9 @@ func (r *rewriter) noTable(name string, t *tables.Table) *Error {
 	e := planError("table 'datafusion.public.%s' not found", clip(name, 128))
 	if t != nil || tables.None != instanceOf(name) {
 		kind := instanceOf(name)
+		if t != nil && t.Fleet != nil { // a statement may name it, but it is not listed
+			return e.withHint("its columns are those of DESCRIBE SELECT * FROM %s; there is view_instance('%s', <%s id>) too", name, name, kind)
+		}
 		return e.withHint("%s has no global table: use view_instance('%s', <%s id>)", name, name, kind)
 	}
 	var global []string
