@@ -3,6 +3,7 @@ package dialect
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,12 +16,15 @@ import (
 type argumentKind uint8
 
 const (
-	textArgument  argumentKind = iota
-	processID                  // the UUID of a process
-	blockID                    // the UUID of a block
-	spanTypes                  // thread, async or both
-	timeArgument               // RFC 3339 with an offset, or an expression of a timestamp
-	countArgument              // an integer
+	textArgument   argumentKind = iota
+	processID                   // the UUID of a process
+	blockID                     // the UUID of a block
+	processIDs                  // UUIDs of processes, separated by commas
+	spanTypes                   // thread, async or both
+	threadOnly                  // thread
+	timeArgument                // RFC 3339 with an offset, or an expression of a timestamp
+	countArgument               // an integer
+	marginArgument              // an integer that is not negative, 0 where it is left out
 )
 
 // argument describes one argument: its name for f(name => value), and what a message says about it.
@@ -39,7 +43,11 @@ type signature struct {
 var (
 	beginArgument = argument{"begin", timeArgument, "a timestamp (start time)"}
 	endArgument   = argument{"end", timeArgument, "a timestamp (end time)"}
-	steps         = []argument{
+	calls         = []argument{
+		{"process_ids", processIDs, "a string (the process IDs, separated by commas)"},
+		{"span_types", threadOnly, "a string: 'thread'"},
+	}
+	steps = []argument{
 		{"view_name", textArgument, "a string (the view name)"},
 		beginArgument,
 		endArgument,
@@ -72,6 +80,18 @@ var signatures = map[string]signature{
 		{"process_id", processID, "a string (the process ID)"},
 		{"span_types", spanTypes, "a string: 'thread', 'async', or 'both'"},
 	}},
+	"span_streams": {},
+	"instance_cost": {args: []argument{
+		{"view_set_name", textArgument, "a string (the view set name)"},
+		{"view_instance_id", textArgument, "a string (the view instance ID)"},
+	}},
+	"spans_around": {args: []argument{
+		{"process_id", processID, "a string (the process ID)"},
+		{"time", timeArgument, "a timestamp (the instant)"},
+		{"margin", marginArgument, "an integer (nanoseconds around it)"},
+	}},
+	"call_tree":   {args: calls},
+	"call_names":  {args: calls},
 	"parse_block": {args: []argument{{"block_id", blockID, "a string (the block ID)"}}},
 }
 
@@ -286,6 +306,9 @@ func (r *rewriter) argument(n *node, name string, i int, w argument, e env) (any
 	wrong := func(at *node, detail string) error {
 		return r.fault(at, planError("%s argument to %s must be %s%s", ordinals[i], name, w.what, detail))
 	}
+	if n == nil && w.kind == marginArgument {
+		return int64(0), nil
+	}
 	if n == nil {
 		return nil, planError("%s argument to %s must be %s, and is missing", ordinals[i], name, w.what)
 	}
@@ -308,6 +331,11 @@ func (r *rewriter) argument(n *node, name string, i int, w argument, e env) (any
 			return nil, wrong(n, fmt.Sprintf(" in RFC 3339 form with an offset, given '%s'", clip(s, 64)))
 		}
 		return nil, wrong(n, "")
+	case marginArgument:
+		if c, ok := v.(int64); ok && c >= 0 {
+			return c, nil
+		}
+		return nil, wrong(n, ", 0 or more")
 	case countArgument:
 		if c, ok := v.(int64); ok {
 			return c, nil
@@ -325,18 +353,51 @@ func (r *rewriter) argument(n *node, name string, i int, w argument, e env) (any
 			return s, r.fault(n, planError("%s argument to %s must be a valid UUID (the process ID), given '%s': Process %s not found", ordinals[i], name, clip(s, 64), clip(s, 64)))
 		}
 		return id.String(), nil
+	case processIDs:
+		ids, wrongID := parseIDs(s)
+		if wrongID != nil {
+			return nil, r.fault(n, planError("%s: %s", name, wrongID))
+		}
+		return ids, nil
 	case blockID:
 		id, err := telemetry.ParseID(s)
 		if err != nil {
 			return nil, r.fault(n, planError("%s: '%s' is not a valid block id", name, clip(s, 64)))
 		}
 		return id.String(), nil
+	case threadOnly:
+		if s != "thread" {
+			return nil, r.fault(n, planError("%s: span_types must be 'thread', given: '%s'", name, clip(s, 64)).
+				withHint("asynchronous spans need not lie within their parents, so they make no tree of calls"))
+		}
 	case spanTypes:
 		if s != "thread" && s != "async" && s != "both" {
 			return nil, r.fault(n, planError("%s: span_types must be 'thread', 'async', or 'both', given: '%s'", name, clip(s, 64)))
 		}
 	}
 	return s, nil
+}
+
+// maxProcessIDs bounds the processes that one call names.
+const maxProcessIDs = 64
+
+// parseIDs returns ids that are separated by commas in their usual form, each once.
+func parseIDs(s string) (string, error) {
+	var list []string
+	for text := range strings.SplitSeq(s, ",") {
+		text = strings.TrimSpace(text)
+		id, err := telemetry.ParseID(text)
+		if err != nil {
+			return "", fmt.Errorf("'%s' is not a valid UUID (process IDs are separated by commas)", clip(text, 64))
+		}
+		if slices.Contains(list, id.String()) {
+			continue
+		}
+		if list = append(list, id.String()); len(list) > maxProcessIDs {
+			return "", fmt.Errorf("there are more than %d process IDs", maxProcessIDs)
+		}
+	}
+	return strings.Join(list, ","), nil
 }
 
 // notConstant says what keeps an expression from being evaluated before the statement runs; "" when nothing does.

@@ -39,6 +39,45 @@ func Functions() []*Table {
 			col("stream_id", DStr16, "thread's stream; empty for asynchronous spans"),
 			col("thread_name", DStr16, "name of the thread"),
 		}, spanColumns()...)},
+		{Name: "span_streams", Doc: "The streams that have spans, images or network events in the query's range.", Columns: []Column{
+			col("process_id", Str, "process"),
+			col("exe", Str, "its executable"),
+			col("stream_id", Str, "stream"),
+			col("thread_name", DStr16, "name of the stream's thread"),
+			col("tag", DStr16, "what the stream carries: cpu, image or net"),
+			col("blocks", I64, "blocks that meet the range"),
+			col("events", I64, "events in these blocks"),
+			col("bytes", I64, "bytes of their payloads in canonical form"),
+			col("first", TS, "when the first of these blocks was begun"),
+			col("last", TS, "when the last of them was ended"),
+		}},
+		{Name: "instance_cost", Doc: "What an instance of a just-in-time view would cost over the query's range.", Columns: []Column{
+			col("view_set_name", Str, "view set"),
+			col("view_instance_id", Str, "instance: a process or a stream"),
+			col("blocks", I64, "blocks of the hours that the range touches"),
+			col("blocks_to_decode", I64, "those that are in no partition that is up to date"),
+			col("events", I64, "events in the blocks"),
+			col("bytes", I64, "bytes of the blocks"),
+			col("partitions", I64, "partitions that hold the rows, built or not"),
+			col("fresh_partitions", I64, "those that are built and up to date"),
+		}},
+		{Name: "spans_around", Doc: "Spans of a process that were open at an instant.", Columns: append([]Column{
+			col("stream_id", DStr16, "thread's stream; empty for asynchronous spans"),
+			col("thread_name", DStr16, "name of the thread"),
+		}, spanColumns()...)},
+		{Name: "call_tree", Doc: "Spans of threads added up by the path of calls that led to them.", Columns: append([]Column{
+			col("path_id", I64, "hash of the path; equal paths have equal ids everywhere"),
+			col("parent_path_id", I64, "path of the caller; 0 at the top"),
+			col("depth", U32, "callers above"),
+			col("name", Str, "name of the scope"),
+			col("target", Str, "where in the program it comes from"),
+			col("filename", Str, "source file"),
+			col("line", U32, "source line"),
+			col("hash", U32, "hash of the scope"),
+		}, callColumns()...)},
+		{Name: "call_names", Doc: "Spans of threads added up by name.", Columns: append([]Column{
+			col("name", Str, "name of the scope"),
+		}, callColumns()...)},
 		{Name: "parse_block", Doc: "The events of one block.", Columns: []Column{
 			col("object_index", I64, "number of the event in its stream"),
 			col("type_name", Str, "type of the event"),
@@ -70,6 +109,17 @@ func Functions() []*Table {
 // Function returns the result of the table function called name.
 func Function(name string) (*Table, bool) {
 	return find(Functions(), name)
+}
+
+// callColumns are what is added up of spans.
+func callColumns() []Column {
+	return []Column{
+		col("calls", I64, "spans"),
+		col("total", I64, "nanoseconds in these spans"),
+		col("self", I64, "nanoseconds in these spans and in none below"),
+		col("min", I64, "nanoseconds of the shortest"),
+		col("max", I64, "nanoseconds of the longest"),
+	}
 }
 
 // maintenance is the result of a function that works and reports.
