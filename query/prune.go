@@ -119,6 +119,11 @@ func needsOf(st *dialect.Statement, processes []*catalog.ProcessRow) *needs {
 			n.archive = true
 		}
 	}
+	for _, f := range st.Functions {
+		if f.Name == "span_streams" {
+			n.archive = true
+		}
+	}
 	for i, v := range st.Instances {
 		if justInTime(v.Table) {
 			continue // whoever builds it asks
@@ -210,33 +215,43 @@ func (r *run) layers(ctx context.Context, l *layers) (string, error) {
 	return layerScan(files), nil
 }
 
-// blocks is the relation of table blocks: the catalog's rows and the frozen ones, as of one frozen version. Blocks are taken before
-// streams and processes, so that what a block needs is there if it is anywhere.
+// blockFiles are the files that table blocks is read from, and the FROM items of streams and processes that fit them.
+type blockFiles struct {
+	rows, frozen       []string
+	streams, processes string
+}
+
+// blocks is the relation of table blocks.
 func (r *run) blocks(ctx context.Context, t *tables.Table) (string, error) {
-	segments, live, err := r.s.snapshots.blocks.take(ctx, r.req.Range)
+	f, err := r.blockFiles(ctx, t)
 	if err != nil {
 		return "", err
 	}
-	rows := make([]string, len(segments))
-	for i, f := range segments {
-		r.hold(f.release)
-		rows[i] = f.path
+	return blocksRelation(t, f.rows, f.frozen, f.streams, f.processes, r.req.Range), nil
+}
+
+// blockFiles returns the catalog's rows of blocks and the frozen ones, as of one frozen version. Blocks are taken before streams and
+// processes, so that what a block needs is there if it is anywhere.
+func (r *run) blockFiles(ctx context.Context, t *tables.Table) (f blockFiles, err error) {
+	segments, live, err := r.s.snapshots.blocks.take(ctx, r.req.Range)
+	if err != nil {
+		return f, err
+	}
+	f.rows = make([]string, len(segments))
+	for i, s := range segments {
+		r.hold(s.release)
+		f.rows[i] = s.path
 	}
 	r.hold(r.s.pins.hold(live.commitNo))
 	begin, end := r.bounds(t)
-	frozen, err := r.paths(ctx, live.prune(catalog.FrozenView, begin, end, -1))
-	if err != nil {
-		return "", err
+	if f.frozen, err = r.paths(ctx, live.prune(catalog.FrozenView, begin, end, -1)); err != nil {
+		return f, err
 	}
-	streams, err := r.layers(ctx, r.s.snapshots.streams)
-	if err != nil {
-		return "", err
+	if f.streams, err = r.layers(ctx, r.s.snapshots.streams); err != nil {
+		return f, err
 	}
-	processes, err := r.layers(ctx, r.s.snapshots.processes)
-	if err != nil {
-		return "", err
-	}
-	return blocksRelation(t, rows, frozen, streams, processes, r.req.Range), nil
+	f.processes, err = r.layers(ctx, r.s.snapshots.processes)
+	return f, err
 }
 
 // instance is the relation of view_instance: the global files that may hold the process's rows, filtered.
@@ -281,6 +296,10 @@ func (r *run) function(ctx context.Context, f dialect.FunctionRef, live *partiti
 		return r.s.names.viewSetsRelation(), nil
 	case "process_spans":
 		return r.processSpansRelation(ctx, f)
+	case "span_streams":
+		return r.spanStreamsRelation(ctx, f)
+	case "instance_cost":
+		return r.instanceCostRelation(ctx, f)
 	case traceFunction:
 		return r.traceRelation(ctx, f)
 	case "parse_block":
@@ -391,6 +410,7 @@ func (s *Service) available(st *dialect.Statement) error {
 	for _, f := range st.Functions {
 		switch f.Name {
 		case "list_view_sets", "list_partitions", "process_spans", "parse_block", traceFunction:
+		case "span_streams", "instance_cost":
 		default:
 			return notAvailable("table function %s is not available in this release", f.Name)
 		}

@@ -1,0 +1,82 @@
+package query_test
+
+import (
+	"testing"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/micromegas-go/micromegas/query/client"
+	"github.com/micromegas-go/micromegas/query/querytest"
+	"github.com/micromegas-go/micromegas/schemas/catalog"
+	"github.com/micromegas-go/micromegas/schemas/tables"
+	"github.com/micromegas-go/micromegas/schemas/telemetry"
+	"github.com/micromegas-go/micromegas/schemas/wire"
+)
+
+// schemaOf checks that a function's whole result has the columns that it is declared with.
+func (a spanAsker) schemaOf(sql, function string, opts client.QueryOptions) {
+	a.t.Helper()
+	for _, dictionaries := range []bool{false, true} {
+		opts.PreserveDictionary = dictionaries
+		rows, err := a.c.Query(a.t.Context(), ids(sql), opts)
+		if err != nil {
+			a.t.Fatal(err)
+		}
+		table, _ := tables.Function(function)
+		if got, want := schemaText(rows.Schema()), schemaText(table.ArrowSchema(dictionaries)); got != want {
+			a.t.Errorf("%s: schema %s, want %s", sql, got, want)
+		}
+		rows.Close()
+	}
+}
+
+func TestSpanStreams(t *testing.T) {
+	h := newSpanHouse(t, querytest.Options{}, nil)
+	a := spanAsker{t, h.Dial(t, "")}
+	all := span(0, 3600)
+	a.rows("SELECT * FROM span_streams()", all)
+	h.spanFixture(t)
+	h.store(t, nil, []catalog.StreamReg{
+		streamOf(querytest.StreamID(6), querytest.P1, "cpu", wire.CPUTypes), // has no blocks
+		streamOf(querytest.StreamID(7), querytest.P3, "log", wire.LogTypes),
+	})
+	h.Archive(t, nil, nil, []catalog.BlockReg{{
+		Block: telemetry.Block{
+			ID: querytest.BlockID(9), StreamID: querytest.StreamID(7), ProcessID: querytest.P3, BeginTime: querytest.At(12), EndTime: querytest.At(13), NbObjects: 1,
+		},
+		InsertTime: querytest.At(14), PayloadSize: 1,
+	}})
+	want := []string{
+		querytest.P1.String() + ",game.exe," + querytest.StreamID(3).String() + ",main-1234,cpu,2,12,2026-03-01T10:00:05.000000000Z,2026-03-01T10:00:07.000000000Z",
+		querytest.P1.String() + ",game.exe," + querytest.StreamID(4).String() + ",1235,cpu,2,7,2026-03-01T10:00:10.000000000Z,2026-03-01T10:00:12.000000000Z",
+	}
+	columns := "SELECT process_id, exe, stream_id, thread_name, tag, blocks, events, first, last FROM span_streams() ORDER BY stream_id"
+	a.rows(columns, all, want...)
+	a.rows(columns, client.QueryOptions{}, want...)
+	a.rows("SELECT stream_id, blocks, events FROM span_streams()", span(6.5, 9), querytest.StreamID(3).String()+",1,4")
+	a.rows("SELECT count(*) FROM span_streams()", span(7.5, 8), "0") // S3 has ended, though its last block came later
+	a.rows("SELECT count(*) FROM span_streams() s JOIN blocks b USING (stream_id) GROUP BY stream_id HAVING sum(b.payload_size) = any_value(s.bytes)", all, "2", "2")
+	a.schemaOf("SELECT * FROM span_streams()", "span_streams", all)
+}
+
+func TestInstanceCost(t *testing.T) {
+	h := newSpanHouse(t, querytest.Options{}, nil)
+	h.spanFixture(t)
+	a := spanAsker{t, h.Dial(t, "")}
+	all := span(0, 3600)
+	columns := "SELECT view_set_name, blocks, blocks_to_decode, events, bytes > 0, partitions, fresh_partitions FROM "
+	for range 2 { // asking builds nothing
+		a.rows(columns+"instance_cost('thread_spans','S3')", all, "thread_spans,2,2,12,true,1,0")
+	}
+	a.rows("SELECT view_instance_id FROM instance_cost('thread_spans','S3')", client.QueryOptions{}, querytest.StreamID(3).String())
+	a.rows("SELECT count(*) FROM view_instance('thread_spans','S3')", all, "7")
+	a.rows(columns+"instance_cost('thread_spans','S3')", all, "thread_spans,2,0,12,true,1,1")
+	a.rows(columns+"instance_cost('async_events','P1')", all, "async_events,4,4,19,true,1,0")
+	a.rows(columns+"instance_cost('thread_spans','S3')", span(7200, 7300), "thread_spans,0,0,0,false,0,0")
+	a.fails("SELECT * FROM instance_cost('log_entries','P1')", all, codes.InvalidArgument, "'log_entries' is no view set", "thread_spans")
+	a.fails("SELECT * FROM instance_cost('nope','P1')", all, codes.InvalidArgument, "'nope' is no view set")
+	a.fails("SELECT * FROM instance_cost('images','x')", all, codes.InvalidArgument, "'x' is not a valid UUID")
+	a.fails("SELECT * FROM instance_cost('thread_spans','P1')", all, codes.Internal, "Stream not found", "is a process")
+	a.fails("SELECT * FROM instance_cost('otel_spans','P1')", all, codes.Unimplemented, "otel_spans is not available")
+	a.schemaOf("SELECT * FROM instance_cost('thread_spans','S3')", "instance_cost", all)
+}
