@@ -300,6 +300,8 @@ func (r *run) function(ctx context.Context, f dialect.FunctionRef, live *partiti
 		return r.spanStreamsRelation(ctx, f)
 	case "instance_cost":
 		return r.instanceCostRelation(ctx, f)
+	case "spans_around":
+		return r.spansAroundRelation(ctx, f)
 	case traceFunction:
 		return r.traceRelation(ctx, f)
 	case "parse_block":
@@ -410,7 +412,7 @@ func (s *Service) available(st *dialect.Statement) error {
 	for _, f := range st.Functions {
 		switch f.Name {
 		case "list_view_sets", "list_partitions", "process_spans", "parse_block", traceFunction:
-		case "span_streams", "instance_cost":
+		case "span_streams", "instance_cost", "spans_around":
 		default:
 			return notAvailable("table function %s is not available in this release", f.Name)
 		}

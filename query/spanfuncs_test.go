@@ -1,6 +1,7 @@
 package query_test
 
 import (
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -79,4 +80,29 @@ func TestInstanceCost(t *testing.T) {
 	a.fails("SELECT * FROM instance_cost('thread_spans','P1')", all, codes.Internal, "Stream not found", "is a process")
 	a.fails("SELECT * FROM instance_cost('otel_spans','P1')", all, codes.Unimplemented, "otel_spans is not available")
 	a.schemaOf("SELECT * FROM instance_cost('thread_spans','S3')", "instance_cost", all)
+}
+
+func TestSpansAround(t *testing.T) {
+	h := newSpanHouse(t, querytest.Options{}, nil)
+	h.spanFixture(t)
+	a := spanAsker{t, h.Dial(t, "")}
+	none := client.QueryOptions{}
+	at := func(seconds float64, margin string) string {
+		return "SELECT thread_name, id, depth, name FROM spans_around('P1', '" + querytest.Clock(seconds).Format("2006-01-02T15:04:05.000Z") + "'" + margin + ")"
+	}
+	for range 2 {
+		a.rows(at(5.37, ""), none, "main-1234,-1,0,main-1234", "main-1234,0,1,Frame", "main-1234,3,2,Update", "main-1234,4,3,Physics")
+		a.rows(at(5.37, ", 300000000"), none, "main-1234,-1,0,main-1234", "main-1234,0,1,Frame", "main-1234,1,2,Update", "main-1234,3,2,Update", "main-1234,4,3,Physics")
+		a.rows(at(5.37, ", margin => 0"), span(100, 200), "main-1234,-1,0,main-1234", "main-1234,0,1,Frame", "main-1234,3,2,Update", "main-1234,4,3,Physics")
+		a.rows(at(11.3, ""), none, "1235,0,0,Worker", "async,100,0,load", "async,101,1,read")
+		a.rows(at(11.5, ""), none, "1235,0,0,Worker", "async,100,0,load")
+		a.rows(at(300, ""), none)
+	}
+	a.rows("SELECT stream_id, name FROM spans_around('P1', make_timestamp_ns(1772359210500000000)) ORDER BY depth DESC", none,
+		querytest.StreamID(4).String()+",Job", querytest.StreamID(4).String()+",Worker")
+	a.rows(at(10.5, ", 9223372036854775807")+" WHERE depth > 2", none, "main-1234,4,3,Physics")
+	a.rows("SELECT * FROM spans_around('P3', now())", none)
+	a.fails("SELECT * FROM spans_around('99999999-9999-4999-8999-999999999999', now())", none, codes.Internal, "Process not found", "SELECT process_id FROM processes lists")
+	a.schemaOf("SELECT * FROM spans_around('P1', now())", "spans_around", none)
+	a.schemaOf(strings.Replace(at(11.3, ""), "thread_name, id, depth, name", "*", 1), "spans_around", none)
 }
