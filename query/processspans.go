@@ -70,20 +70,22 @@ func (r *run) spansOfProcess(ctx context.Context, id telemetry.ID, types string,
 	return out, nil
 }
 
-// threads returns the threads of a process that sent blocks, those included that were acknowledged before the query.
-func (r *run) threads(ctx context.Context, id telemetry.ID) ([]thread, error) {
+// threads returns the threads of processes that sent blocks, those included that were acknowledged before the query.
+func (r *run) threads(ctx context.Context, ids ...telemetry.ID) ([]thread, error) {
 	if b := r.s.parts.Bus; b != nil {
 		fresh, cancel := context.WithTimeout(ctx, r.s.cfg.FreshenTimeout)
 		defer cancel()
 		var list []ask
-		for _, class := range []bus.Class{bus.Eager, bus.Raw} {
-			list = append(list, ask{b.ShardOf(class, id), bus.FlushRequest{Target: bus.TargetArchive, Process: id}})
+		for _, id := range ids {
+			for _, class := range []bus.Class{bus.Eager, bus.Raw} {
+				list = append(list, ask{b.ShardOf(class, id), bus.FlushRequest{Target: bus.TargetArchive, Process: id}})
+			}
 		}
 		r.warn(freshen(fresh, b, list)...)
 	}
-	rows, err := r.s.parts.Catalog.ProcessStreams(ctx, []telemetry.ID{id})
+	rows, err := r.s.parts.Catalog.ProcessStreams(ctx, ids)
 	if err != nil {
-		return nil, fmt.Errorf("look up the threads of process %s: %w", id, err)
+		return nil, fmt.Errorf("look up the threads of processes: %w", err)
 	}
 	var out []thread
 	for i := range rows {

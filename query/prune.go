@@ -302,6 +302,8 @@ func (r *run) function(ctx context.Context, f dialect.FunctionRef, live *partiti
 		return r.instanceCostRelation(ctx, f)
 	case "spans_around":
 		return r.spansAroundRelation(ctx, f)
+	case "call_tree", "call_names":
+		return r.callRelation(ctx, f)
 	case traceFunction:
 		return r.traceRelation(ctx, f)
 	case "parse_block":
@@ -412,7 +414,7 @@ func (s *Service) available(st *dialect.Statement) error {
 	for _, f := range st.Functions {
 		switch f.Name {
 		case "list_view_sets", "list_partitions", "process_spans", "parse_block", traceFunction:
-		case "span_streams", "instance_cost", "spans_around":
+		case "span_streams", "instance_cost", "spans_around", "call_tree", "call_names":
 		default:
 			return notAvailable("table function %s is not available in this release", f.Name)
 		}

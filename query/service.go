@@ -12,6 +12,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/google/uuid"
 
+	"github.com/micromegas-go/micromegas/query/calltree"
 	"github.com/micromegas-go/micromegas/query/dialect"
 	"github.com/micromegas-go/micromegas/query/engine"
 	"github.com/micromegas-go/micromegas/sdk"
@@ -122,10 +123,11 @@ type run struct {
 	rows    int64
 	ended   bool
 
-	warnings []string         // what may be missing from the answer
-	notes    []string         // what the client should know of an answer that is complete
-	traced   *trace           // what the answer shows without the engine; nil = nothing
-	span     *sdk.ContextSpan // open until the query ends
+	warnings []string                  // what may be missing from the answer
+	notes    []string                  // what the client should know of an answer that is complete
+	trees    map[string]*calltree.Tree // of functions over calls, by their arguments
+	traced   *trace                    // what the answer shows without the engine; nil = nothing
+	span     *sdk.ContextSpan          // open until the query ends
 }
 
 var (
@@ -204,10 +206,7 @@ func (r *run) open(ctx context.Context) (warnings []string, err error) {
 		return nil, &Error{Code: codeUnavailable, Message: "External error: the answer may be incomplete: " + strings.Join(warnings, "; ")}
 	}
 	warnings = append(warnings, r.notes...)
-	if r.conn, err = r.s.parts.Engine.Conn(ctx); err != nil {
-		if errors.Is(context.Cause(ctx), errTooLong) {
-			return nil, errNoPlace
-		}
+	if r.conn, err = r.place(ctx); err != nil {
 		return nil, err
 	}
 	for _, v := range views {
@@ -217,6 +216,15 @@ func (r *run) open(ctx context.Context) (warnings []string, err error) {
 	}
 	r.phase = phasePlan
 	return warnings, nil
+}
+
+// place waits for a place of the engine.
+func (r *run) place(ctx context.Context) (*engine.Conn, error) {
+	conn, err := r.s.parts.Engine.Conn(ctx)
+	if err != nil && errors.Is(context.Cause(ctx), errTooLong) {
+		return nil, errNoPlace
+	}
+	return conn, err
 }
 
 // filePaths matches the files that a relation of our own reads.

@@ -1,12 +1,16 @@
 package query_test
 
 import (
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
 
 	"github.com/micromegas-go/micromegas/query/client"
+	"github.com/micromegas-go/micromegas/query/engine"
 	"github.com/micromegas-go/micromegas/query/querytest"
 	"github.com/micromegas-go/micromegas/schemas/catalog"
 	"github.com/micromegas-go/micromegas/schemas/tables"
@@ -105,4 +109,90 @@ func TestSpansAround(t *testing.T) {
 	a.fails("SELECT * FROM spans_around('99999999-9999-4999-8999-999999999999', now())", none, codes.Internal, "Process not found", "SELECT process_id FROM processes lists")
 	a.schemaOf("SELECT * FROM spans_around('P1', now())", "spans_around", none)
 	a.schemaOf(strings.Replace(at(11.3, ""), "thread_name, id, depth, name", "*", 1), "spans_around", none)
+}
+
+func TestCallTree(t *testing.T) {
+	h := newSpanHouse(t, querytest.Options{}, nil)
+	h.spanFixture(t)
+	a := spanAsker{t, h.Dial(t, "")}
+	all := span(0, 3600)
+	p1, p3 := querytest.P1.String(), querytest.P3.String()
+	for range 2 { // built, and found
+		a.rows("SELECT depth, name, target, filename, line, calls, total, self, min, max FROM call_tree('P1','thread')", all,
+			"0,Worker,game::jobs,jobs.cpp,50,1,1800000000,1600000000,1800000000,1800000000",
+			"1,Job,game::jobs,jobs.cpp,60,1,200000000,200000000,200000000,200000000",
+			"0,Frame,game::loop,loop.cpp,10,2,1700000000,1200000000,200000000,1500000000",
+			"1,Update,game::loop,loop.cpp,20,2,300000000,250000000,100000000,200000000",
+			"2,Physics,game::phys,phys.cpp,30,1,50000000,50000000,50000000,50000000",
+			"1,Render,game::gfx,gfx.cpp,40,1,200000000,200000000,200000000,200000000")
+		a.rows("SELECT * FROM call_names('P1','thread')", all,
+			"Worker,1,1800000000,1600000000,1800000000,1800000000", "Frame,2,1700000000,1200000000,200000000,1500000000", "Update,2,300000000,250000000,100000000,200000000",
+			"Job,1,200000000,200000000,200000000,200000000", "Render,1,200000000,200000000,200000000,200000000", "Physics,1,50000000,50000000,50000000,50000000")
+	}
+	a.rows("SELECT p.name, c.name FROM call_tree('P1','thread') c JOIN call_tree('P1','thread') p ON c.parent_path_id = p.path_id ORDER BY 1, 2", all,
+		"Frame,Render", "Frame,Update", "Update,Physics", "Worker,Job")
+	a.rows("SELECT count(*) FROM call_tree('P1','thread') WHERE parent_path_id = 0 AND depth = 0 AND hash <> 0", all, "2")
+	a.rows("SELECT name, calls, total, self FROM call_tree('P1','thread')", span(5.15, 5.38),
+		"Frame,1,230000000,100000000", "Update,2,130000000,100000000", "Physics,1,30000000,30000000") // as far as they lie in the range
+	a.rows("SELECT sum(self) FROM call_tree('"+p3+", "+p1+"','thread')", all, "3500000000")
+	asked := h.bus.asked.Load()
+	a.rows("SELECT sum(t.self) = (SELECT sum(self) FROM call_names('P1','thread')) FROM call_tree('P1','thread') t", all, "true")
+	if n := h.bus.asked.Load() - asked; n != 2 {
+		t.Errorf("two functions of the same spans had %d instances built, want 2", n)
+	}
+	a.rows("SELECT * FROM call_tree('P3','thread')", all)
+	if got, want := a.warnings("SELECT * FROM call_tree('P3','thread')", all), []string{"process " + p3 + " has no threads with spans"}; !slices.Equal(got, want) {
+		t.Errorf("warnings %q, want %q", got, want)
+	}
+	if got, want := a.warnings("SELECT * FROM call_names('P1','thread')", span(100, 200)), []string{
+		"no spans in the range; the threads' blocks are from 2026-03-01T10:00:05Z to 2026-03-01T10:00:12Z",
+	}; !slices.Equal(got, want) {
+		t.Errorf("warnings %q, want %q", got, want)
+	}
+	a.fails("SELECT * FROM call_tree('P1','thread')", client.QueryOptions{}, codes.Internal, "query range mandatory for thread spans view")
+	a.fails("SELECT * FROM call_tree('P1','both')", all, codes.InvalidArgument, "span_types must be 'thread'")
+	a.schemaOf("SELECT * FROM call_tree('P1','thread')", "call_tree", all)
+	a.schemaOf("SELECT * FROM call_names('P1','thread')", "call_names", all)
+	a.schemaOf("SELECT * FROM call_names('P3','thread')", "call_names", all)
+}
+
+// TestScopesOfOneHash has two scopes whose hashes are the same.
+func TestScopesOfOneHash(t *testing.T) {
+	h := newSpanHouse(t, querytest.Options{}, nil)
+	h.spanFixture(t)
+	seen := map[uint32]string{}
+	var names []string
+	like := fixtureScopes["Update"]
+	for i := 0; names == nil; i++ {
+		name := strconv.Itoa(i)
+		hash := wire.ScopeHash(name, like.file, like.target, like.line)
+		if other, ok := seen[hash]; ok {
+			names = []string{other, name}
+		}
+		seen[hash] = name
+	}
+	for _, name := range names {
+		fixtureScopes[name] = like
+		t.Cleanup(func() { delete(fixtureScopes, name) })
+	}
+	h.store(t, nil, nil, spanBody(11, 3, 20, 21, 12, b(names[0], 20), b(names[1], 20.1), e(names[1], 20.3), e(names[0], 20.9)))
+	a := spanAsker{t, h.Dial(t, "")}
+	a.rows("SELECT name, calls, total, self FROM call_tree('P1','thread')", span(20, 3600), names[0]+",1,900000000,700000000", names[1]+",1,200000000,200000000")
+}
+
+// TestCallTreesTakePlacesInTurn has more queries than the engine has places, each of which needs places before its own.
+func TestCallTreesTakePlacesInTurn(t *testing.T) {
+	h := newSpanHouse(t, querytest.Options{Engine: func(c *engine.Config) { c.MaxConcurrent = 1 }}, nil)
+	h.spanFixture(t)
+	c := h.Dial(t, "")
+	var g errgroup.Group
+	for range 6 {
+		g.Go(func() error {
+			_, err := ask(t.Context(), c, ids("SELECT count(*) FROM call_tree('P1','thread') JOIN call_names('P1','thread') USING (name)"), span(0, 3600))
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Error(err)
+	}
 }
