@@ -70,6 +70,11 @@ type Table struct {
 	Range      RangeRule
 	SortOrder  []string // order of rows in files that list_partitions reports; empty = not promised
 	Doc        string
+
+	// Fleet is the rows of many instances side by side, with columns that say whose they are before the table's own: what a
+	// statement reads that names the table as it is, though it has no global instance. nil for most. It has the table's name and is
+	// not a view set: All does not list it, and neither do SHOW TABLES and information_schema.
+	Fleet *Table
 }
 
 // Column returns the column called name.

@@ -2,6 +2,7 @@ package tables_test
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -116,5 +117,27 @@ func TestLookup(t *testing.T) {
 	}
 	if table, ok := tables.Function("list_partitions"); !ok || table.Columns[13].ArrowTypeName() != "List(non-null Utf8, field: 'tag')" {
 		t.Error("list_partitions is missing or its sort_order has another type")
+	}
+}
+
+func TestFleetHasTheOwnersBeforeTheSpans(t *testing.T) {
+	for _, table := range tables.All() {
+		if (table.Fleet != nil) != (table.Name == "thread_spans") {
+			t.Errorf("%s: fleet %v", table.Name, table.Fleet)
+		}
+	}
+	spans := tables.Must("thread_spans")
+	want := append(strings.Fields("process_id exe username computer process_properties stream_id thread_name"), spans.ColumnNames()...)
+	if got := spans.Fleet.ColumnNames(); !slices.Equal(got, want) {
+		t.Errorf("columns %v, want %v", got, want)
+	}
+	for i, c := range tables.OwnerColumns() {
+		want := tables.DStr
+		if c.Name == "process_properties" {
+			want = tables.DBin
+		}
+		if got := spans.Fleet.Columns[i]; got != c || c.Type != want || c.Nullable {
+			t.Errorf("%+v, want %+v of type %s", got, c, want)
+		}
 	}
 }

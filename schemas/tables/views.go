@@ -282,6 +282,23 @@ func threadSpans() *Table {
 	return &Table{
 		Name: "thread_spans", No: NoThreadSpans, Instance: Stream, HasMaker: true, SchemaHash: []byte{3},
 		Range: RangeRule{Begin: "begin", End: "end"}, Doc: "Spans of one thread as a call tree.", Columns: spanColumns(),
+		Fleet: &Table{
+			Name: "thread_spans", Range: RangeRule{Begin: "begin", End: "end"}, Doc: "Spans of all threads, each with its thread and process.",
+			Columns: append(OwnerColumns(), spanColumns()...),
+		},
+	}
+}
+
+// OwnerColumns are the columns of a Fleet that say whose a row is: they are the same for all rows of a thread.
+func OwnerColumns() []Column {
+	return []Column{
+		col("process_id", DStr, "process of the thread"),
+		col("exe", DStr, "executable of the process"),
+		col("username", DStr, "user of the process"),
+		col("computer", DStr, "machine of the process"),
+		col("process_properties", DBin, "properties of the process"),
+		col("stream_id", DStr, "the thread"),
+		col("thread_name", DStr, "name and id of the thread"),
 	}
 }
 
