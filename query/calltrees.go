@@ -369,8 +369,6 @@ func (c *columnBuilder) sums(values ...int64) {
 	}
 }
 
-func (c *columnBuilder) uint32(v uint32) { c.field().(*array.Uint32Builder).Append(v) }
-
 // callArguments returns the processes that a function over calls is called with.
 func callArguments(f dialect.FunctionRef) ([]telemetry.ID, error) {
 	if len(f.Args) < 2 {

@@ -551,5 +551,3 @@ func (c *columnBuilder) owner(t *fleetThread) {
 
 // foreign appends a text that may be any bytes: the engine takes UTF-8 only.
 func (c *columnBuilder) foreign(s string) { c.text(strings.ToValidUTF8(s, "\uFFFD")) }
-
-func (c *columnBuilder) uint32(v uint32) { c.field().(*array.Uint32Builder).Append(v) }

@@ -194,6 +194,8 @@ func (c *columnBuilder) timeUnless(none bool, ns int64) {
 
 func (c *columnBuilder) int64(v int64) { c.field().(*array.Int64Builder).Append(v) }
 
+func (c *columnBuilder) uint32(v uint32) { c.field().(*array.Uint32Builder).Append(v) }
+
 func (c *columnBuilder) int32(v int32) { c.field().(*array.Int32Builder).Append(v) }
 
 func (c *columnBuilder) null() { c.field().AppendNull() }

@@ -24,7 +24,7 @@ func (r *run) spanStreamsRelation(ctx context.Context, f dialect.FunctionRef) (s
 		return emptyRelation(t), nil
 	}
 	// Streams are told apart first: most blocks are of others.
-	streams := `SELECT "stream_id", "process_id", ` + streamTag + ` AS "tag", ` + threadNameColumn + ` AS "thread_name" FROM ` + files.streams
+	streams := `SELECT "stream_id", "process_id", ` + streamTag + ` AS "tag", ` + threadNameText + ` AS "thread_name" FROM ` + files.streams
 	counts := `SELECT "stream_id", CAST(count(*) AS BIGINT) AS "blocks", CAST(sum("nb_objects") AS BIGINT) AS "events",` +
 		` CAST(sum("payload_size") AS BIGINT) AS "bytes", min("begin_time") AS "first", max("end_time") AS "last"` +
 		` FROM (` + ownBlocks(files.rows, files.frozen) + `)` + where(meetsRange(r.req.Range)...) + ` GROUP BY "stream_id"`
@@ -52,8 +52,8 @@ func meetsRange(r *Range) []string {
 var streamTag = `list_filter("tags", lambda x: x IN (` + tagTexts(telemetry.TagLog, telemetry.TagMetrics, telemetry.TagCPU, telemetry.TagImage, telemetry.TagNet,
 	telemetry.TagTrace) + `))[1]`
 
-// threadNameColumn is telemetry.ThreadName in SQL.
-const threadNameColumn = `concat_ws('-', NULLIF("properties"->>'thread-name', ''), COALESCE(NULLIF("properties"->>'thread-id', ''), "stream_id"))`
+// threadNameText is telemetry.ThreadName in SQL.
+const threadNameText = `concat_ws('-', NULLIF("properties"->>'thread-name', ''), COALESCE(NULLIF("properties"->>'thread-id', ''), "stream_id"))`
 
 // tagTexts writes tags as a list of text constants.
 func tagTexts(tags ...telemetry.Tag) string {

@@ -1,0 +1,139 @@
+package deploy_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/micromegas-go/micromegas/deploy/deploytest"
+	"github.com/micromegas-go/micromegas/query/client"
+	"github.com/micromegas-go/micromegas/query/perfetto/perfettotest"
+)
+
+// The trace of ten minutes is one command, which prints what it compared:
+//
+//	go test ./deploy -run TestTraceOfDemo -v -timeout 30m -trace.for 10m
+var traceFor = flag.Duration("trace.for", 4*time.Second, "how long TestTraceOfDemo records")
+
+// TestTraceOfDemo records the demo, and a second server that sends its own telemetry to the first, and compares the traces of both processes
+// with the rows that SQL gives: the same slices on the same tracks.
+func TestTraceOfDemo(t *testing.T) {
+	dir := deploytest.NewDataDir(t)
+	args := deploytest.ServeArgs(dir)
+	args[0] = "demo"
+	p := startCommand(t, dir, exec.Command(deploytest.Binary(t), args...))
+	other := startServe(t, deploytest.NewDataDir(t), "--telemetry", p.HTTP)
+	asking := time.NewTicker(200 * time.Millisecond)
+	defer asking.Stop()
+	begin := time.Now()
+	for range asking.C { // so that the second one has something to record
+		other.count("SELECT count(*) FROM log_entries")
+		if time.Since(begin) > *traceFor {
+			break
+		}
+	}
+	// What comes later is not in the range, so both readings are of the same spans.
+	end := time.Now().Add(-time.Second)
+	begin = begin.Add(500 * time.Millisecond)
+	var processes []string
+	deploytest.Eventually(t, 30*time.Second, "spans of two processes", func() bool {
+		processes = p.mustQuery("SELECT DISTINCT process_id FROM streams WHERE array_has(tags, 'cpu')")
+		return len(processes) == 2 && p.count("SELECT count(*) FROM blocks WHERE array_has(\"streams.tags\", 'cpu') AND end_time > TIMESTAMP '"+rfc(end)+"'") >= 2
+	})
+	total := 0
+	for _, process := range processes {
+		total += compareTrace(t, p, process, begin, end)
+	}
+	if total < 100 {
+		t.Errorf("only %d spans", total)
+	}
+}
+
+func rfc(at time.Time) string { return at.UTC().Format("2006-01-02T15:04:05.000000000Z") }
+
+// compareTrace compares the slices of a process's trace with the rows of process_spans, and returns how many there are.
+func compareTrace(t *testing.T, p *process, process string, begin, end time.Time) int {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "trace.pb")
+	cmd := exec.Command(deploytest.Binary(t), "perfetto", "--url", "grpc://"+p.Flight, "--process", process, "--begin", rfc(begin), "--end", rfc(end), "-o", file)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trace := perfettotest.Read(t, data)
+	names := map[uint64]string{}
+	for _, track := range trace.Tracks {
+		names[track.UUID] = track.Name
+	}
+	var slicesOf []string
+	for _, s := range trace.Slices {
+		slicesOf = append(slicesOf, line(strings.Replace(names[s.Track], "Async Operations", "async", 1), fmt.Sprint(s.Begin), fmt.Sprint(s.End), s.Name, s.Category, s.File, fmt.Sprint(s.Line)))
+	}
+	slicesOf = settled(slicesOf, end)
+	rows := spanLines(t, p, process, begin, end)
+	t.Logf("process %s: %d slices on %d tracks in %d bytes, %d rows", process, len(slicesOf), len(trace.Tracks), len(data), len(rows))
+	compare(t, "slices of "+process, slicesOf, rows)
+	return len(rows)
+}
+
+// spanLines returns the spans of a process as SQL gives them, sorted.
+func spanLines(t *testing.T, p *process, process string, begin, end time.Time) []string {
+	t.Helper()
+	c, err := client.Dial("grpc://"+p.Flight, client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	rows, err := c.Query(ctx, fmt.Sprintf(`SELECT thread_name || ' | ' || arrow_cast(begin,'Int64') || ' | ' || arrow_cast("end",'Int64') || ' | ' || name || ' | ' || target || ' | ' ||
+filename || ' | ' || line AS l FROM process_spans('%s','both')`, process), client.QueryOptions{Begin: begin, End: end})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	var lines []string
+	for {
+		batch, err := rows.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines = deploytest.AppendRows(lines, batch)
+		batch.Release()
+	}
+	return settled(lines, end)
+}
+
+// settled sorts spans, and takes asynchronous ones apart: on their one track a reader cannot tell which end is whose, where spans of one
+// name overlap. Those that end after the range are left out: threads go on, and each reading finds them open for longer.
+func settled(lines []string, end time.Time) []string {
+	var out []string
+	for _, l := range lines {
+		cells := strings.Split(l, " | ")
+		switch at, _ := strconv.ParseInt(cells[2], 10, 64); {
+		case at > end.UnixNano():
+		case cells[0] == "async":
+			out = append(out, line("async begin", cells[1], line(cells[3:]...)), line("async end", cells[2], line(cells[3:]...)))
+		default:
+			out = append(out, l)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
