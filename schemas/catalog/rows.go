@@ -201,7 +201,7 @@ type Partition struct {
 // BlockQuery chooses blocks of a stream that are not frozen. All that is set must hold.
 type BlockQuery struct {
 	From, To   int64 // begin time in [From, To)
-	Begin, End int64 // under way in [Begin, End], both included: begin time <= End and end time >= Begin
+	Begin, End int64 // under way in [Begin, End], both included: begin time <= End, and end time, or a begin time after it, >= Begin
 	Newest     int   // only so many with the latest begin times; 0 = all
 }
 

@@ -125,6 +125,9 @@ func testStreamBlocks(t *testing.T, cat catalog.Catalog) {
 		if n == 0 {
 			b.EndTime = second(60)
 		}
+		if n == 9 {
+			b.EndTime = second(1) // a clock that went back: it lasts for a moment
+		}
 		blocks = append(blocks, b)
 	}
 	other := block(20, 2, 1)
@@ -142,6 +145,8 @@ func testStreamBlocks(t *testing.T, cat catalog.Catalog) {
 	equal(t, "all", query(q), []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9})
 	q.Begin, q.End = second(50), second(60)
 	equal(t, "under way in a range", query(q), []int{0, 4, 5, 6})
+	q.Begin, q.End = second(86), second(95)
+	equal(t, "under way for a moment", query(q), []int{8, 9})
 	q = catalog.AllBlocks()
 	q.From, q.To = second(20), second(40)
 	equal(t, "begun in a range", query(q), []int{2, 3})

@@ -83,7 +83,7 @@ const selectStreamBlocks = `SELECT b.block_id, s.process_id, b.begin_time, b.end
 FROM (SELECT s.stream_no, p.process_id, s.tags, s.registered IS NOT NULL AS stream_known, p.registered IS NOT NULL AS process_known
     FROM streams s JOIN processes p USING(process_no) WHERE s.stream_id = $1) s
 CROSS JOIN LATERAL (SELECT * FROM blocks b WHERE b.stream_no = s.stream_no AND b.begin_time >= $2 AND b.begin_time < $3 AND b.begin_time <= $4
-  AND b.end_time >= $5 ORDER BY b.begin_time DESC, b.block_id DESC LIMIT $6) b
+  AND greatest(b.end_time, b.begin_time) >= $5 ORDER BY b.begin_time DESC, b.block_id DESC LIMIT $6) b
 JOIN packs k USING(pack_no)
 ORDER BY b.begin_time DESC, b.block_id DESC`
 

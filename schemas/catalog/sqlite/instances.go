@@ -76,7 +76,7 @@ func (db *DB) ProcessStreams(ctx context.Context, processes []telemetry.ID) ([]c
 const selectStreamBlocks = `SELECT b.block_id, b.begin_time, b.end_time, b.begin_ticks, b.end_ticks, b.object_offset, b.nb_objects, b.insert_time,
   b.payload_size, b.pack_off, b.pack_len, k.key, k.class, k.gen, k.shard, k.last_seq
 FROM blocks b CROSS JOIN packs k USING(pack_no)
-WHERE b.stream_no = ? AND b.begin_time >= ? AND b.begin_time < ? AND b.begin_time <= ? AND b.end_time >= ? `
+WHERE b.stream_no = ? AND b.begin_time >= ? AND b.begin_time < ? AND b.begin_time <= ? AND max(b.end_time, b.begin_time) >= ? `
 
 // StreamBlocks implements catalog.Catalog.
 func (db *DB) StreamBlocks(ctx context.Context, stream telemetry.ID, q catalog.BlockQuery) ([]catalog.BlockRow, error) {

@@ -20,6 +20,7 @@ import (
 
 // Catalog is the part of catalog.Catalog that a Locator reads.
 type Catalog interface {
+	Streams(ctx context.Context, ids []telemetry.ID) ([]catalog.StreamRow, error)
 	StreamBlocks(ctx context.Context, stream telemetry.ID, q catalog.BlockQuery) ([]catalog.BlockRow, error)
 	Frozen(ctx context.Context, begin, end int64) (catalog.Frozen, error)
 }
@@ -43,6 +44,9 @@ func New(c Catalog, o Objects) *Locator {
 
 // Meeting returns the blocks of a stream that were under way in [begin, end], both included, ordered by begin time and id.
 func (l *Locator) Meeting(ctx context.Context, stream telemetry.ID, begin, end int64) ([]catalog.BlockRow, error) {
+	if begin > end {
+		return nil, nil
+	}
 	q := catalog.AllBlocks()
 	q.Begin, q.End = begin, end
 	return l.find(ctx, stream, q, begin, end)
@@ -69,25 +73,40 @@ func (l *Locator) Before(ctx context.Context, stream telemetry.ID, t int64, n in
 	}
 	q := catalog.AllBlocks()
 	q.To, q.Newest = t, n
+	first := int64(math.MinInt64) // no block of the stream begins before
 	for i, back := range lookBack {
-		from := int64(math.MinInt64)
+		if i == 1 {
+			var err error
+			if first, err = l.firstBegin(ctx, stream, t); err != nil {
+				return nil, err
+			}
+		}
+		from := first
 		if back < math.MaxInt64 && t > math.MinInt64+int64(back) {
-			from = t - int64(back)
+			from = max(first, t-int64(back))
 		}
 		rows, err := l.find(ctx, stream, q, from, t-1)
 		if err != nil {
 			return nil, err
 		}
-		// Older frozen ones that reach into the time looked at are not the latest of all before it: they count only when all was looked at.
-		last := from == math.MinInt64 || i == len(lookBack)-1
-		if !last {
-			rows = slices.DeleteFunc(rows, func(b catalog.BlockRow) bool { return b.BeginTime < from })
-		}
-		if last || len(rows) >= n {
+		// Those that began earlier and reach into the time looked at need not be the latest of all that did: frozen ones that did not
+		// reach into it are missing among them.
+		rows = slices.DeleteFunc(rows, func(b catalog.BlockRow) bool { return b.BeginTime < from })
+		if from <= first || len(rows) >= n {
 			return rows[max(0, len(rows)-n):], nil
 		}
 	}
-	return nil, nil
+	return nil, nil // not reached: the last one looks from first
+}
+
+// firstBegin returns the first begin time of a stream's blocks, so that nobody looks for older ones in all files there are; or t when it
+// has none before.
+func (l *Locator) firstBegin(ctx context.Context, stream telemetry.ID, t int64) (int64, error) {
+	rows, err := l.catalog.Streams(ctx, []telemetry.ID{stream})
+	if err != nil || len(rows) == 0 || !rows[0].HasBlocks {
+		return t, err
+	}
+	return min(rows[0].FirstTime, t), nil
 }
 
 // find returns the rows of a query, and the frozen ones that were under way in [begin, end], in order. It repeats when something was
@@ -102,16 +121,16 @@ func (l *Locator) find(ctx context.Context, stream telemetry.ID, q catalog.Block
 		if err != nil {
 			return nil, err
 		}
-		old, err := l.frozen.Blocks(ctx, f.Files, stream, begin, end)
-		if err != nil {
-			return nil, err
-		}
+		old, unread := l.frozen.Blocks(ctx, f.Files, stream, begin, end)
 		now, err := l.catalog.Frozen(ctx, begin, end)
 		if err != nil {
-			return nil, err
+			return nil, errors.Join(unread, err)
 		}
 		if now.Version != f.Version {
-			continue
+			continue // also where a file is gone, since others took its rows in
+		}
+		if unread != nil {
+			return nil, unread
 		}
 		if len(old) == 0 {
 			return rows, nil
