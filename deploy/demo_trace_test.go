@@ -57,6 +57,48 @@ func TestTraceOfDemo(t *testing.T) {
 	if total < 100 {
 		t.Errorf("only %d spans", total)
 	}
+	compareStory(t, p, processes, begin, end)
+}
+
+// compareStory looks at the trace of both processes with all that they sent: as many log entries, values and images as SQL counts.
+func compareStory(t *testing.T, p *process, processes []string, begin, end time.Time) {
+	t.Helper()
+	trace := perfettotest.Read(t, writeTrace(t, p, begin, end, "--process", strings.Join(processes, ","), "--with", "all"))
+	count := func(view string) (n int) {
+		for _, process := range processes {
+			n += p.count(fmt.Sprintf("SELECT count(*) FROM view_instance('%s', '%s') WHERE time BETWEEN TIMESTAMP '%s' AND TIMESTAMP '%s'", view, process, rfc(begin), rfc(end)))
+		}
+		return n
+	}
+	logs, images, values := count("log_entries"), count("images"), count("measures")
+	if len(trace.Instants) != logs+images || len(trace.Values) != values || logs == 0 || values == 0 {
+		t.Errorf("the trace has %d instants and %d values, want %d log entries, %d images and %d measures", len(trace.Instants), len(trace.Values), logs, images, values)
+	}
+	pids := map[int32]bool{}
+	for _, track := range trace.Tracks {
+		if track.Kind == "process" {
+			pids[track.Pid] = true
+		}
+	}
+	if len(pids) != len(processes) {
+		t.Errorf("%d processes, want %d", len(pids), len(processes))
+	}
+	t.Logf("both processes: %d slices, %d instants, %d values on %d tracks", len(trace.Slices), len(trace.Instants), len(trace.Values), len(trace.Tracks))
+}
+
+// writeTrace runs the command perfetto and returns the file.
+func writeTrace(t *testing.T, p *process, begin, end time.Time, args ...string) []byte {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "trace.pb")
+	args = append([]string{"perfetto", "--url", "grpc://" + p.Flight, "--begin", rfc(begin), "--end", rfc(end), "-o", file}, args...)
+	if out, err := exec.Command(deploytest.Binary(t), args...).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
 }
 
 func rfc(at time.Time) string { return at.UTC().Format("2006-01-02T15:04:05.000000000Z") }
@@ -64,15 +106,7 @@ func rfc(at time.Time) string { return at.UTC().Format("2006-01-02T15:04:05.0000
 // compareTrace compares the slices of a process's trace with the rows of process_spans, and returns how many there are.
 func compareTrace(t *testing.T, p *process, process string, begin, end time.Time) int {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "trace.pb")
-	cmd := exec.Command(deploytest.Binary(t), "perfetto", "--url", "grpc://"+p.Flight, "--process", process, "--begin", rfc(begin), "--end", rfc(end), "-o", file)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	data, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	data := writeTrace(t, p, begin, end, "--process", process)
 	trace := perfettotest.Read(t, data)
 	names := map[uint64]string{}
 	for _, track := range trace.Tracks {

@@ -23,12 +23,15 @@ import (
 	"github.com/micromegas-go/micromegas/schemas/telemetry"
 )
 
-const perfettoUsage = `perfetto --process ID --begin TIME [flags]
+const perfettoUsage = `perfetto --process ID[,ID…] --begin TIME [flags]
 
 Writes the spans of a process, thread by thread, as a trace for https://ui.perfetto.dev. With a server running (micromegas serve):
 
   micromegas query "SELECT process_id, exe, start_time FROM processes ORDER BY start_time DESC LIMIT 10"
-  micromegas perfetto --process ID --begin 5m -o trace.pb`
+  micromegas perfetto --process ID --begin 5m -o trace.pb
+  micromegas perfetto --process ID,ID --begin 5m --with all -o story.pb
+
+With --with, and for several processes, the trace has what the list names, and slices that nest as their times say.`
 
 // Bounds of the command.
 const (
@@ -43,9 +46,10 @@ var spanTypes = []string{"both", "thread", "async"}
 
 // perfettoFlags are what perfetto is told.
 type perfettoFlags struct {
-	process    telemetry.ID
+	processes  []telemetry.ID
 	begin, end time.Time
 	types      string
+	with       string // "" = spans as perfetto_trace_chunks has them
 	out        string
 	url, key   string
 }
@@ -65,11 +69,12 @@ func runPerfetto(ctx context.Context, std stdio, args []string) error {
 func parsePerfetto(std stdio, args []string) (*perfettoFlags, error) {
 	f := &perfettoFlags{}
 	fs := flag.NewFlagSet("perfetto", flag.ContinueOnError)
-	process := fs.String("process", "", "`ID` of the process")
+	process := fs.String("process", "", "`ID` of the process, or several with commas between")
 	begin := fs.String("begin", "", "first `time` of the trace: RFC 3339, or how long ago, such as 90s, 15m, 1h or 7d")
 	end := fs.String("end", "now", "last `time` of the trace: as --begin, or now")
 	fs.StringVar(&f.out, "o", "", "`file` to write, - for standard output (default trace-ID.pb)")
 	fs.StringVar(&f.types, "types", "both", "spans: thread, async, or both")
+	fs.StringVar(&f.with, "with", "", "what the trace has, a `list` with commas between: threads, async, logs, measures, net, images, or all (default for several processes: threads,async)")
 	fs.StringVar(&f.url, "url", "grpc://127.0.0.1:50051", "`address` of a FlightSQL server")
 	fs.StringVar(&f.key, "key", os.Getenv("MICROMEGAS_API_KEY"), "API `key` (MICROMEGAS_API_KEY)")
 	words, err := parseMixed(fs, std, perfettoUsage, args)
@@ -79,8 +84,11 @@ func parsePerfetto(std stdio, args []string) (*perfettoFlags, error) {
 	if len(words) > 0 {
 		return nil, fmt.Errorf("%q is no flag: micromegas perfetto --process ID --begin 5m", words[0])
 	}
-	if f.process, err = parseProcess(*process); err != nil {
+	if f.processes, err = parseProcesses(*process); err != nil {
 		return nil, err
+	}
+	if f.with == "" && len(f.processes) > 1 {
+		f.with = "threads,async"
 	}
 	if *begin == "" {
 		return nil, errors.New("no --begin: say from when on, such as --begin 5m for the last five minutes")
@@ -92,24 +100,25 @@ func parsePerfetto(std stdio, args []string) (*perfettoFlags, error) {
 		return nil, fmt.Errorf("--types %q: it is one of %s", f.types, strings.Join(spanTypes, ", "))
 	}
 	if f.out == "" {
-		f.out = "trace-" + f.process.String() + ".pb"
+		f.out = "trace-" + f.processes[0].String() + ".pb"
 	}
 	return f, nil
 }
 
-func parseProcess(text string) (telemetry.ID, error) {
+func parseProcesses(text string) ([]telemetry.ID, error) {
 	const list = `micromegas query "SELECT process_id, exe, start_time FROM processes ORDER BY start_time DESC LIMIT 10" lists them`
-	switch {
-	case text == "":
-		return telemetry.ID{}, errors.New("no --process: " + list)
-	case strings.Contains(text, ","):
-		return telemetry.ID{}, errors.New("--process names several: a trace has one; write a file each")
+	if text == "" {
+		return nil, errors.New("no --process: " + list)
 	}
-	id, err := telemetry.ParseID(text)
-	if err != nil {
-		return telemetry.ID{}, fmt.Errorf("--process %q is no process id: %s", text, list)
+	var all []telemetry.ID
+	for one := range strings.SplitSeq(text, ",") {
+		id, err := telemetry.ParseID(strings.TrimSpace(one))
+		if err != nil {
+			return nil, fmt.Errorf("--process %q is no process id: %s", one, list)
+		}
+		all = append(all, id)
 	}
-	return id, nil
+	return all, nil
 }
 
 // toFile writes the trace beside its place and moves it there when it is complete.
@@ -154,7 +163,7 @@ func (f *perfettoFlags) report(std stdio, w io.Writer, name string, trace *trace
 	fmt.Fprintf(w, "%s: %s\n", name, megabytes(trace.size.Load()))
 	if trace.empty() {
 		fmt.Fprintf(w, "There are no spans in it. This shows when the process sent any:\n"+
-			"  micromegas query \"SELECT min(begin_time), max(end_time), count(*) FROM blocks WHERE process_id = '%s' AND list_contains(\\\"streams.tags\\\", 'cpu')\"\n", f.process)
+			"  micromegas query \"SELECT min(begin_time), max(end_time), count(*) FROM blocks WHERE process_id = '%s' AND list_contains(\\\"streams.tags\\\", 'cpu')\"\n", f.processes[0])
 		return
 	}
 	fmt.Fprint(w, "Open https://ui.perfetto.dev and drop the file onto the page; it is read in the browser and goes nowhere else.\n")
@@ -186,8 +195,15 @@ func (f *perfettoFlags) write(ctx context.Context, std stdio, w io.Writer) (*tra
 }
 
 func (f *perfettoFlags) sql() string {
-	return fmt.Sprintf("SELECT chunk_id, chunk_data FROM perfetto_trace_chunks('%s', '%s', TIMESTAMP '%s', TIMESTAMP '%s')",
-		f.process, f.types, f.begin.UTC().Format(time.RFC3339Nano), f.end.UTC().Format(time.RFC3339Nano))
+	function, ids, what := "perfetto_trace_chunks", f.processes[0].String(), f.types
+	if f.with != "" {
+		function, what = "perfetto_trace", f.with
+		for _, id := range f.processes[1:] {
+			ids += "," + id.String()
+		}
+	}
+	return fmt.Sprintf("SELECT chunk_id, chunk_data FROM %s('%s', '%s', TIMESTAMP '%s', TIMESTAMP '%s')",
+		function, ids, strings.ReplaceAll(what, "'", "''"), f.begin.UTC().Format(time.RFC3339Nano), f.end.UTC().Format(time.RFC3339Nano))
 }
 
 func megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }

@@ -193,7 +193,7 @@ func TestPerfettoCommandNamesMistakes(t *testing.T) {
 	}
 	f("no --process")
 	f("FROM processes", "--process", "game.exe")
-	f("a trace has one", "--process", perfettoProcess+","+perfettoProcess, "--begin", "1h")
+	f("FROM processes", "--process", perfettoProcess+",game.exe", "--begin", "1h")
 	f("no --begin", "--process", perfettoProcess)
 	f("neither RFC 3339", "--process", perfettoProcess, "--begin", "yesterday")
 	f("is before --begin", "--process", perfettoProcess, "--begin", "1h", "--end", "2h")

@@ -15,10 +15,11 @@ import (
 	"github.com/micromegas-go/micromegas/schemas/telemetry"
 )
 
-// The span types that functions over a process take beside "both".
+// The span types that functions over a process take.
 const (
 	threadSpans = "thread"
 	asyncSpans  = "async"
+	bothSpans   = "both"
 )
 
 // thread is a thread of a process with its spans.

@@ -86,7 +86,7 @@ func (r *run) relations(ctx context.Context) (views, warnings []string, err erro
 	}
 	for _, f := range st.Functions {
 		if r.streams() {
-			if r.traced, err = r.trace(ctx, f); err != nil {
+			if r.traced, err = r.tracer(ctx, f); err != nil {
 				return nil, nil, err
 			}
 			continue
@@ -304,7 +304,7 @@ func (r *run) function(ctx context.Context, f dialect.FunctionRef, live *partiti
 		return r.spansAroundRelation(ctx, f)
 	case "call_tree", "call_names":
 		return r.callRelation(ctx, f)
-	case traceFunction:
+	case traceFunction, storyFunction:
 		return r.traceRelation(ctx, f)
 	case "parse_block":
 		return r.parsedRelation(ctx, f)
@@ -413,7 +413,7 @@ func (s *Service) available(st *dialect.Statement) error {
 	}
 	for _, f := range st.Functions {
 		switch f.Name {
-		case "list_view_sets", "list_partitions", "process_spans", "parse_block", traceFunction:
+		case "list_view_sets", "list_partitions", "process_spans", "parse_block", traceFunction, storyFunction:
 		case "span_streams", "instance_cost", "spans_around", "call_tree", "call_names":
 		default:
 			return notAvailable("table function %s is not available in this release", f.Name)

@@ -55,18 +55,35 @@ var errTraceFile = &Error{
 // streams reports whether the statement only shows what comes out of a trace's writer.
 func (r *run) streams() bool { return r.st.Stream != nil && r.st.Kind == dialect.Select && !r.dry }
 
-// trace has the spans of a trace built.
-func (r *run) trace(ctx context.Context, f dialect.FunctionRef) (*trace, error) {
-	id, types, err := spanArguments(f)
-	if err != nil {
-		return nil, err
+// tracer is what a trace is written from.
+type tracer interface {
+	// write must write the trace in chunks; each is emit's until it returns.
+	write(ctx context.Context, conn *engine.Conn, emit func(chunk []byte) error) error
+}
+
+// tracer has built what a function's trace is written from.
+func (r *run) tracer(ctx context.Context, f dialect.FunctionRef) (tracer, error) {
+	if f.Name == storyFunction {
+		return r.story(ctx, f)
 	}
 	if len(f.Args) < 4 {
 		return nil, fmt.Errorf("%s: %w", f.Name, errArguments)
 	}
-	t := &trace{types: types}
-	t.within.Begin, _ = f.Args[2].(int64)
-	t.within.End, _ = f.Args[3].(int64)
+	id, _ := f.Args[0].(string)
+	types, _ := f.Args[1].(string)
+	var within Range
+	within.Begin, _ = f.Args[2].(int64)
+	within.End, _ = f.Args[3].(int64)
+	return r.spansToTrace(ctx, id, types, within)
+}
+
+// spansToTrace has the spans of a process built that a trace shows: thread, async, both, or none of them for "".
+func (r *run) spansToTrace(ctx context.Context, process, types string, within Range) (*trace, error) {
+	id, err := telemetry.ParseID(process)
+	if err != nil {
+		return nil, err
+	}
+	t := &trace{types: types, within: within}
 	fresh, cancel := context.WithTimeout(ctx, r.s.cfg.FreshenTimeout)
 	defer cancel()
 	p, err := r.s.process(ctx, fresh, id)
@@ -78,6 +95,9 @@ func (r *run) trace(ctx context.Context, f dialect.FunctionRef) (*trace, error) 
 		return nil, err
 	}
 	t.process = *p
+	if types == "" {
+		return t, nil
+	}
 	t.spans, err = r.spansOfProcess(ctx, id, types, &t.within)
 	return t, r.traceFailed(ctx, err)
 }
@@ -96,11 +116,11 @@ func (r *run) traceFailed(ctx context.Context, err error) error {
 
 // traceRelation is the result of perfetto_trace_chunks for a statement that does anything with it: a file of all chunks.
 func (r *run) traceRelation(ctx context.Context, f dialect.FunctionRef) (string, error) {
-	table, _ := tables.Function(traceFunction)
+	table, _ := tables.Function(f.Name)
 	if r.unread() || r.st.Kind == dialect.Explain {
 		return emptyRelation(table), nil
 	}
-	t, err := r.trace(ctx, f)
+	t, err := r.tracer(ctx, f)
 	if err != nil {
 		return "", err
 	}
@@ -140,7 +160,14 @@ func (r *run) traceRelation(ctx context.Context, f dialect.FunctionRef) (string,
 // write writes the trace in chunks; each is emit's until it returns.
 func (t *trace) write(ctx context.Context, conn *engine.Conn, emit func(chunk []byte) error) error {
 	w := perfetto.New(emit, perfetto.Options{})
-	p := w.Process(t.process.ID, t.process.Exe)
+	if err := t.writeSpans(ctx, conn, w.Process(t.process.ID, t.process.Exe)); err != nil {
+		return err
+	}
+	return w.End()
+}
+
+// writeSpans writes the threads of a process, their spans, and then the asynchronous ones.
+func (t *trace) writeSpans(ctx context.Context, conn *engine.Conn, p *perfetto.Process) error {
 	tracks := make([]*perfetto.Track, len(t.spans.threads))
 	for i := range t.spans.threads {
 		th := &t.spans.threads[i]
@@ -156,11 +183,9 @@ func (t *trace) write(ctx context.Context, conn *engine.Conn, emit func(chunk []
 		}
 	}
 	if g := t.spans.async; g != nil && len(g.paths) > 0 {
-		if err := eachSpan(ctx, conn, asyncRelation(g, &t.within, true), async.Span); err != nil {
-			return err
-		}
+		return eachSpan(ctx, conn, asyncRelation(g, &t.within, true), async.Span)
 	}
-	return w.End()
+	return nil
 }
 
 // writeThread writes the spans of a thread in order of their begins: those of files, one after the other as they are, and in between those
@@ -369,7 +394,7 @@ type traceStream struct {
 var _ engine.Result = (*traceStream)(nil)
 
 // streamTrace begins to write a trace with the run's connection.
-func (r *run) streamTrace(ctx context.Context, t *trace, p *dialect.Projection) engine.Result {
+func (r *run) streamTrace(ctx context.Context, t tracer, p *dialect.Projection) engine.Result {
 	table, _ := tables.Function(traceFunction)
 	ctx, stop := context.WithCancel(ctx)
 	s := &traceStream{batches: make(chan arrow.RecordBatch, traceAhead), stop: stop}

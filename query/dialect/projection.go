@@ -21,7 +21,7 @@ type ProjectedColumn struct {
 }
 
 // streamed are the functions whose rows come one by one, in order of their first column.
-var streamed = wordSet(`perfetto_trace_chunks`)
+var streamed = wordSet(`perfetto_trace_chunks perfetto_trace`)
 
 // projection returns what a statement shows of a streamed function, nil when it does anything else.
 func projection(n *node) *Projection {

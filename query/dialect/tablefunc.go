@@ -76,6 +76,11 @@ var signatures = map[string]signature{
 		{"span_types", spanTypes, "a string: 'thread', 'async', or 'both'"},
 		beginArgument, endArgument,
 	}},
+	"perfetto_trace": {args: []argument{
+		{"process_ids", processIDs, "a string (the process IDs, separated by commas)"},
+		{"contents", textArgument, "a string: threads, async, logs, measures, net, images, or all"},
+		beginArgument, endArgument,
+	}},
 	"process_spans": {args: []argument{
 		{"process_id", processID, "a string (the process ID)"},
 		{"span_types", spanTypes, "a string: 'thread', 'async', or 'both'"},

@@ -35,6 +35,10 @@ func Functions() []*Table {
 			col("chunk_id", I32, "number of the piece, from 0"),
 			col("chunk_data", Bin, "bytes of the piece"),
 		}},
+		{Name: "perfetto_trace", Doc: "A Perfetto trace of processes with all that they sent, in pieces.", Columns: []Column{
+			col("chunk_id", I32, "number of the piece, from 0"),
+			col("chunk_data", Bin, "bytes of the piece"),
+		}},
 		{Name: "process_spans", Doc: "Spans of all threads of a process.", Columns: append([]Column{
 			col("stream_id", DStr16, "thread's stream; empty for asynchronous spans"),
 			col("thread_name", DStr16, "name of the thread"),
