@@ -113,12 +113,20 @@ type Flusher interface {
 	Materialize(ctx context.Context, req bus.MaterializeRequest, progress func(bus.MaterializeProgress)) (bus.MaterializeReply, error)
 }
 
+// Traces is the index of blocks by the traces that their envelopes name.
+type Traces interface {
+	// TraceBlocks returns the blocks that may have events of a trace and were under way in [begin, end]. mayHold says whether the filter of a
+	// block, which stands for ids that are too many to name, may hold this one.
+	TraceBlocks(ctx context.Context, id [16]byte, begin, end int64, mayHold func(filter []byte) bool) ([]catalog.BlockKey, error)
+}
+
 // Parts are the handles that a service works with. Bus may be nil: then nothing is asked to commit, and a query sees
-// what the catalog has, but for just-in-time views, which nobody builds.
+// what the catalog has, but for just-in-time views, which nobody builds. Traces may be nil: then nobody finds the spans of a trace.
 type Parts struct {
 	Catalog Catalog
 	Files   Files
 	Bus     Flusher
+	Traces  Traces
 	Engine  *engine.Engine
 	Log     *slog.Logger
 }

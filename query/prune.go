@@ -120,7 +120,7 @@ func needsOf(st *dialect.Statement, processes []*catalog.ProcessRow) *needs {
 		}
 	}
 	for _, f := range st.Functions {
-		if f.Name == "span_streams" {
+		if f.Name == "span_streams" || f.Name == "trace_spans" {
 			n.archive = true
 		}
 	}
@@ -304,6 +304,8 @@ func (r *run) function(ctx context.Context, f dialect.FunctionRef, live *partiti
 		return r.spansAroundRelation(ctx, f)
 	case "call_tree", "call_names":
 		return r.callRelation(ctx, f)
+	case "trace_spans":
+		return r.traceSpansRelation(ctx, f)
 	case traceFunction, storyFunction:
 		return r.traceRelation(ctx, f)
 	case "parse_block":
@@ -415,6 +417,10 @@ func (s *Service) available(st *dialect.Statement) error {
 		switch f.Name {
 		case "list_view_sets", "list_partitions", "process_spans", "parse_block", traceFunction, storyFunction:
 		case "span_streams", "instance_cost", "spans_around", "call_tree", "call_names":
+		case "trace_spans":
+			if s.parts.Traces == nil {
+				return notAvailable("table function %s is not available in this release", f.Name)
+			}
 		default:
 			return notAvailable("table function %s is not available in this release", f.Name)
 		}

@@ -2,6 +2,7 @@ package dialect
 
 import (
 	"context"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strconv"
@@ -19,6 +20,7 @@ const (
 	textArgument   argumentKind = iota
 	processID                   // the UUID of a process
 	blockID                     // the UUID of a block
+	traceID                     // 32 hexadecimal digits
 	processIDs                  // UUIDs of processes, separated by commas
 	spanTypes                   // thread, async or both
 	threadOnly                  // thread
@@ -97,6 +99,7 @@ var signatures = map[string]signature{
 	}},
 	"call_tree":   {args: calls},
 	"call_names":  {args: calls},
+	"trace_spans": {args: []argument{{"trace_id", traceID, "a string (the trace ID)"}}},
 	"parse_block": {args: []argument{{"block_id", blockID, "a string (the block ID)"}}},
 }
 
@@ -358,6 +361,12 @@ func (r *rewriter) argument(n *node, name string, i int, w argument, e env) (any
 			return s, r.fault(n, planError("%s argument to %s must be a valid UUID (the process ID), given '%s': Process %s not found", ordinals[i], name, clip(s, 64), clip(s, 64)))
 		}
 		return id.String(), nil
+	case traceID:
+		digits := strings.ToLower(strings.ReplaceAll(s, "-", ""))
+		if id, err := hex.DecodeString(digits); err != nil || len(id) != 16 {
+			return nil, r.fault(n, planError("%s: '%s' is not a valid trace id: it has 32 hexadecimal digits", name, clip(s, 64)))
+		}
+		return digits, nil
 	case processIDs:
 		ids, wrongID := parseIDs(s)
 		if wrongID != nil {

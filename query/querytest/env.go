@@ -36,6 +36,7 @@ type Env struct {
 type Options struct {
 	Home   *Home         // where catalog and bucket are; nil = SQLite and a folder of the test
 	Bus    query.Flusher // who is asked to commit; nil = nobody
+	Traces query.Traces  // the index of traces; nil = there is none
 	Keys   *identity.Keys
 	Config func(*query.Config)
 	Engine func(*engine.Config)
@@ -89,7 +90,7 @@ func (e *Env) startQuery(t testing.TB, dir string, opts Options, log *slog.Logge
 	if opts.Config != nil {
 		opts.Config(&qc)
 	}
-	e.Service, err = query.New(qc, query.Parts{Catalog: e.Catalog, Files: e.Lake, Bus: opts.Bus, Engine: e.Engine, Log: log})
+	e.Service, err = query.New(qc, query.Parts{Catalog: e.Catalog, Files: e.Lake, Bus: opts.Bus, Traces: opts.Traces, Engine: e.Engine, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -82,6 +82,23 @@ func Functions() []*Table {
 		{Name: "call_names", Doc: "Spans of threads added up by name.", Columns: append([]Column{
 			col("name", Str, "name of the scope"),
 		}, callColumns()...)},
+		{Name: "trace_spans", Doc: "The spans of one trace, of all processes.", Columns: []Column{
+			col("process_id", Str, "process"),
+			col("exe", Str, "its executable"),
+			col("stream_id", Str, "thread's stream; of an asynchronous span the one that carried its begin"),
+			col("thread_name", Str, "name of the thread"),
+			col("kind", Str, "thread or async"),
+			col("id", I64, "of a span of a thread: number of the begin event in its stream; of an asynchronous one: its id"),
+			col("parent", I64, "id of the enclosing span in the process; 0 = none of its asynchronous spans"),
+			col("begin", TS, "when it began"),
+			col("end", TS, "when it ended, or the last that is known of the trace in its process"),
+			col("duration", I64, "end - begin in nanoseconds"),
+			col("name", Str, "name of the scope"),
+			col("target", Str, "where in the program it comes from"),
+			col("filename", Str, "source file"),
+			col("line", U32, "source line"),
+			col("properties", DBin, "properties of the span"),
+		}},
 		{Name: "parse_block", Doc: "The events of one block.", Columns: []Column{
 			col("object_index", I64, "number of the event in its stream"),
 			col("type_name", Str, "type of the event"),
