@@ -93,6 +93,7 @@ func TestOnlyOwnersOfWhatIsReadAreAsked(t *testing.T) {
 	f("SELECT count(*) FROM log_entries", "eager/0 views log_entries", "eager/1 views log_entries")
 	f("SELECT count(*) FROM log_stats, measures", "eager/0 views log_stats,measures", "eager/1 views log_stats,measures")
 	f("SELECT count(*) FROM processes", "eager/0 archive", "eager/1 archive", "raw/0 archive", "raw/1 archive")
+	f("SELECT count(*) FROM span_streams()", "eager/0 archive", "eager/1 archive", "raw/0 archive", "raw/1 archive")
 	f("SELECT count(*) FROM thread_spans WHERE exe = 'nobody'", "eager/0 archive", "eager/1 archive", "raw/0 archive", "raw/1 archive")
 	f("SELECT count(*) FROM view_instance('measures','"+p1+"')", "eager/1 views measures 11")
 	f("SELECT count(*) FROM view_instance('measures','"+p1+"') a, view_instance('log_entries','"+p2+"') b",

@@ -46,10 +46,9 @@ func BenchmarkCallTree(b *testing.B) {
 	c := h.Dial(b, "")
 	sql := ids("SELECT count(*) AS paths, sum(calls) AS calls FROM call_tree('P1','thread')")
 	got, err := ask(b.Context(), c, sql, span(90, 3600))
-	if err != nil {
-		b.Fatal(err)
+	if want := fmt.Sprintf("36,%d", spans); err != nil || got != want {
+		b.Fatalf("got %s, %v, want %s", got, err, want)
 	}
-	b.Log(got)
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := ask(b.Context(), c, sql, span(90, 3600)); err != nil {
