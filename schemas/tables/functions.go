@@ -135,8 +135,8 @@ func Function(name string) (*Table, bool) {
 // callColumns are what is added up of spans.
 func callColumns() []Column {
 	return []Column{
-		col("calls", I64, "spans"),
-		col("total", I64, "nanoseconds in these spans"),
+		col("calls", I64, "spans that meet the query's range"),
+		col("total", I64, "nanoseconds in these spans, as far as they lie in the range; so are the others"),
 		col("self", I64, "nanoseconds in these spans and in none below"),
 		col("min", I64, "nanoseconds of the shortest"),
 		col("max", I64, "nanoseconds of the longest"),
