@@ -67,7 +67,7 @@ func TestColumnCounts(t *testing.T) {
 		"log_entries": 13, "measures": 14, "processes": 16, "streams": 9, "blocks": 29, "log_stats": 5, "images": 12,
 		"async_events": 12, "net_spans": 14, "thread_spans": 11, "otel_spans": 21,
 		"list_view_sets": 5, "list_partitions": 15, "retire_partitions": 2, "materialize_partitions": 2, "regenerate_partitions": 2,
-		"perfetto_trace_chunks": 2, "process_spans": 13, "parse_block": 3,
+		"perfetto_trace_chunks": 2, "perfetto_trace": 2, "process_spans": 13, "parse_block": 3,
 		"span_streams": 10, "instance_cost": 8, "spans_around": 13, "call_tree": 13, "call_names": 6, "trace_spans": 15, "list_query_denials": 6, "deny_queries": 2,
 		"expand_histogram": 2, "jsonb_each": 2, "jsonb_array_elements": 1,
 	}
