@@ -80,9 +80,6 @@ func processClock(t *testing.T, p map[string]any, blocks []decoded) clock {
 	return clockOf(t, p, latest)
 }
 
-// relative is the time of a block's own ticks.
-func (c clock) relative(v any) int64 { return c.time(integer(v) + c.startTicks) }
-
 // modelTrees builds the trees of a stream's blocks as the published description does: nodes with children, chain by chain.
 func modelTrees(c clock, root wire.Scope, blocks []decoded, ticks map[string][2]int64, offsets map[string]int64) []string {
 	slices.SortFunc(blocks, func(a, b decoded) int {
