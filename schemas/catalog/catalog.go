@@ -98,6 +98,13 @@ type Catalog interface {
 	ProcessStreams(ctx context.Context, processes []telemetry.ID) ([]StreamRow, error)
 	// StreamBlocks returns blocks of a stream that are not frozen, ordered by begin time and id. Of an unknown stream there are none.
 	StreamBlocks(ctx context.Context, stream telemetry.ID, q BlockQuery) ([]BlockRow, error)
+	// TraceBlocks returns the blocks under way in [begin, end], both included, that hold a trace id, by the index of traces, and those that may:
+	// of whose ids there is a filter that passes mayHold. Each comes once, ordered by key. mayHold must not keep the filter, and may be called
+	// more than once with one.
+	TraceBlocks(ctx context.Context, id [TraceIDBytes]byte, begin, end int64, mayHold func(filter []byte) bool) ([]BlockKey, error)
+	// TraceSince returns since when the index of traces is complete: no block is missing whose events all lie at that time or later,
+	// unless its client's clock was ahead. It never goes back; 0 = since ever. Read it after TraceBlocks.
+	TraceSince(ctx context.Context) (int64, error)
 	// ProcessesAfter returns up to limit processes with a No above no, stubs included, ordered by No. One that was committed while a
 	// reader pages may be missing from its pages, but never from ChangedProcesses after positions that were read before the first page.
 	ProcessesAfter(ctx context.Context, no int64, limit int) ([]ProcessRow, error)

@@ -30,6 +30,9 @@ type BlockReg struct {
 	PayloadSize            int64
 	// Adopted is 0 for a block in the commit's Pack, and i+1 for the one whose body is the commit's Adopted[i].
 	Adopted int32
+	// TraceIDs are the trace ids of the block's events, TraceIDBytes each; or TraceFilter is a filter of them. At most one of the two is
+	// there, see CheckTraces. They may alias the body.
+	TraceIDs, TraceFilter []byte
 }
 
 // ArchiveCommit is one step of the owner of a shard: everything from the positions (From, To] of the bus.
@@ -63,6 +66,9 @@ func (c *ArchiveCommit) Validate() error {
 	for i := range c.Blocks {
 		if a := c.Blocks[i].Adopted; a < 0 || int(a) > len(c.Adopted) {
 			return fmt.Errorf("%w: block %s in adopted pack %d of %d", ErrInvalid, c.Blocks[i].ID, a, len(c.Adopted))
+		}
+		if err := CheckTraces(c.Blocks[i].TraceIDs, c.Blocks[i].TraceFilter); err != nil {
+			return fmt.Errorf("block %s: %w", c.Blocks[i].ID, err)
 		}
 	}
 	return checkAge(c.ObjectsSince)

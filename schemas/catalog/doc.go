@@ -19,6 +19,8 @@
 //     twice: a commit with a block of frozen times must say at which version its caller has looked into the files.
 //   - Rows of processes and streams change in archive commits alone, and which ones a commit changed is remembered with its position
 //     (see [Changes]). So a copy of these tables and the positions at which it was made are all that a reader needs to keep it true.
+//   - The index of traces leads to every block with a trace id that was archived since some time (see [Catalog.TraceSince]). It is a help to
+//     find blocks, and bounded; the envelopes in the packs are what counts.
 //   - Commit numbers grow by one with each change of the set of partitions, and Partitions answers for one commit number.
 //
 // Know first: a [ShardID] with a sequence number is a position on the bus, and never means two things, because a

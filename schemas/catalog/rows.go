@@ -230,6 +230,8 @@ type Stats struct {
 	Skips, Parked, Dead        int64
 	Backlog, BacklogFrames     int64 // open ranges, and positions in them
 	FrozenFiles, FrozenBlocks  int64 // of the partitions and of Blocks
+	TraceIDs, TraceFilters     int64 // in the index of traces
+	TraceSince                 int64 // see Catalog.TraceSince
 	CommitNo                   int64
 }
 

@@ -61,6 +61,8 @@ func Run(t *testing.T, open func(t *testing.T) catalog.Catalog) {
 		{"GuardedCommit", testGuard},
 		{"StreamsOfProcesses", testProcessStreams},
 		{"BlocksOfAStream", testStreamBlocks},
+		{"BlocksOfATrace", testTraces},
+		{"FrozenBlocksOfATrace", testTracesFrozen},
 		{"GarbageCollection", testGarbage},
 		{"FreezeMovesExactly", testFreezeMovesExactly},
 		{"FreezeLimits", testFreezeLimits},

@@ -26,6 +26,7 @@ func (db *DB) CommitArchive(ctx context.Context, c *catalog.ArchiveCommit) error
 		a.addProcesses(b)
 		a.addStreams(b)
 		a.addBlocks(b)
+		a.addTraces(b, db)
 		a.addSkips(b)
 		a.forgetChanges(b, db.keptChanges)
 		a.see(b)

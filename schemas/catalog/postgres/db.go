@@ -29,6 +29,8 @@ type DB struct {
 	patience time.Duration
 	// keptChanges is the weight of the notes of changes that are kept of a shard; catalog.ChangesKept outside of tests.
 	keptChanges int64
+	// traceIDs and traceFilterBytes are how much of the index of traces is kept.
+	traceIDs, traceFilterBytes int64
 
 	mu     sync.Mutex // guards closed, and calls.Add against Close
 	closed bool
@@ -57,7 +59,10 @@ func Open(ctx context.Context, connString string, log *slog.Logger) (*DB, error)
 	if err != nil {
 		return nil, fmt.Errorf("open catalog %s: %w", place, startError(err))
 	}
-	db := &DB{pool: pool, log: log, bulk: make(chan struct{}, max(1, cfg.MaxConns/2)), patience: patience, keptChanges: catalog.ChangesKept}
+	db := &DB{
+		pool: pool, log: log, bulk: make(chan struct{}, max(1, cfg.MaxConns/2)), patience: patience,
+		keptChanges: catalog.ChangesKept, traceIDs: catalog.MaxTraceIDs, traceFilterBytes: catalog.MaxTraceFilterBytes,
+	}
 	db.clock.set(now)
 	db.days.now = db.clock.now
 	log.Debug("catalog opened", "place", place)

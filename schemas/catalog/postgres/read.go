@@ -248,7 +248,8 @@ func (db *DB) Stats(ctx context.Context) (s catalog.Stats, err error) {
 	err = db.read(ctx, func(b *batch) {
 		b.query("count", `SELECT (SELECT count(*) FROM processes), (SELECT count(*) FROM streams), k.blocks, k.packs, k.size,
   p.live, p.rows, p.size, p.retired, (SELECT count(*) FROM skips), q.parked, q.dead, l.ranges, l.frames,
-  z.files, z.rows, (SELECT commit_no FROM clock WHERE one = 1)
+  z.files, z.rows, (SELECT coalesce(sum(cardinality(ids)), 0)::bigint FROM trace_blocks), (SELECT count(*) FROM trace_filters),
+  (`+selectTraceSince+`), (SELECT commit_no FROM clock WHERE one = 1)
 FROM (SELECT coalesce(sum(live_blocks), 0)::bigint AS blocks, count(*) AS packs, coalesce(sum(size), 0)::bigint AS size FROM packs) k,
   (SELECT count(*) FILTER (WHERE retired IS NULL) AS live, coalesce(sum(rows) FILTER (WHERE retired IS NULL), 0)::bigint AS rows,
     coalesce(sum(size) FILTER (WHERE retired IS NULL), 0)::bigint AS size, count(*) FILTER (WHERE retired IS NOT NULL) AS retired FROM partitions) p,
@@ -256,7 +257,8 @@ FROM (SELECT coalesce(sum(live_blocks), 0)::bigint AS blocks, count(*) AS packs,
   (SELECT count(*) AS ranges, coalesce(sum(last_seq - first_seq + 1), 0)::bigint AS frames FROM backlog) l,
   (SELECT count(*) AS files, coalesce(sum(rows), 0)::bigint AS rows FROM frozen JOIN partitions USING(part_no)) z`, func(r pgx.Rows) error {
 			return r.Scan(&s.Processes, &s.Streams, &s.Blocks, &s.Packs, &s.PackBytes, &s.Partitions, &s.PartitionRows, &s.PartitionBytes, &s.RetiredPartitions,
-				&s.Skips, &s.Parked, &s.Dead, &s.Backlog, &s.BacklogFrames, &s.FrozenFiles, &s.FrozenBlocks, &s.CommitNo)
+				&s.Skips, &s.Parked, &s.Dead, &s.Backlog, &s.BacklogFrames, &s.FrozenFiles, &s.FrozenBlocks,
+				&s.TraceIDs, &s.TraceFilters, &s.TraceSince, &s.CommitNo)
 		})
 	})
 	return s, err

@@ -27,7 +27,7 @@ func (db *DB) CommitArchive(ctx context.Context, c *catalog.ArchiveCommit) error
 			return fmt.Errorf("archive %s to %d: %w", c.Shard, c.To, err)
 		}
 		a := archiving{t: t, c: c, numbers: newNumbers()}
-		for _, step := range []func() error{a.processes, a.streams, a.packs, a.blocks, a.lastSeen, a.skips, a.changes} {
+		for _, step := range []func() error{a.processes, a.streams, a.packs, a.blocks, a.traces, a.lastSeen, a.skips, a.changes} {
 			if err := step(); err != nil {
 				return fmt.Errorf("archive %s to %d: %w", c.Shard, c.To, err)
 			}

@@ -63,6 +63,49 @@ func BenchmarkCommitArchive(b *testing.B) {
 	}
 }
 
+// BenchmarkCommitTraces archives batches of 120 blocks, of which each has so many trace ids, into an index that holds some 500,000.
+func BenchmarkCommitTraces(b *testing.B) {
+	for _, each := range []int{0, 1, 16} {
+		b.Run(fmt.Sprint(each), func(b *testing.B) {
+			db, err := sqlite.Open(b.Context(), filepath.Join(b.TempDir(), "catalog.sqlite"), slog.New(slog.DiscardHandler))
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer db.Close()
+			shard, stream, seq := catalog.ShardID{Class: 'e'}, telemetry.NewID(), uint64(0)
+			commit := func(blocks, ids int) {
+				c := catalog.ArchiveCommit{
+					Shard: shard, From: seq, To: seq + 1, Epoch: 1,
+					Pack: &catalog.Pack{Shard: shard, FirstSeq: seq + 1, LastSeq: seq + 1, Key: fmt.Sprint("packs/", seq), Size: 1 << 20},
+				}
+				for i := range blocks {
+					t := int64(seq)*1e9 + int64(i)*1e6
+					r := catalog.BlockReg{Block: telemetry.Block{ID: telemetry.NewID(), StreamID: stream, ProcessID: telemetry.ID{1}, BeginTime: t, EndTime: t + 5e9}, InsertTime: t}
+					for range ids {
+						id := telemetry.NewID()
+						r.TraceIDs = append(r.TraceIDs, id[:]...)
+					}
+					c.Blocks = append(c.Blocks, r)
+				}
+				if err := db.CommitArchive(b.Context(), &c); err != nil {
+					b.Fatal(err)
+				}
+				seq++
+			}
+			for range 8 {
+				commit(250, 256)
+			}
+			n, cpu := 0, cpuTime()
+			b.ReportAllocs()
+			for b.Loop() {
+				commit(120, each)
+				n += 120
+			}
+			b.ReportMetric(float64((cpuTime()-cpu).Microseconds())/float64(n), "cpu-µs/block")
+		})
+	}
+}
+
 func cpuTime() time.Duration {
 	var u syscall.Rusage
 	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {

@@ -416,9 +416,11 @@ func (db *DB) Stats(ctx context.Context) (catalog.Stats, error) {
   (SELECT coalesce(sum(size), 0) FROM partitions WHERE retired IS NULL), (SELECT count(*) FROM partitions WHERE retired IS NOT NULL),
   (SELECT count(*) FROM skips), (SELECT count(*) FROM parked WHERE dead = 0), (SELECT count(*) FROM parked WHERE dead = 1),
   (SELECT count(*) FROM backlog), (SELECT coalesce(sum(last_seq - first_seq + 1), 0) FROM backlog),
-  (SELECT count(*) FROM frozen), (SELECT coalesce(sum(rows), 0) FROM frozen JOIN partitions USING(part_no)), (SELECT commit_no FROM clock WHERE one = 1)`).
+  (SELECT count(*) FROM frozen), (SELECT coalesce(sum(rows), 0) FROM frozen JOIN partitions USING(part_no)),
+  (SELECT coalesce(sum(length(ids) / 16), 0) FROM trace_blocks), (SELECT count(*) FROM trace_filters), (`+selectTraceSince+`), (SELECT commit_no FROM clock WHERE one = 1)`).
 		Scan(&s.Processes, &s.Streams, &s.Blocks, &s.Packs, &s.PackBytes, &s.Partitions, &s.PartitionRows, &s.PartitionBytes, &s.RetiredPartitions,
-			&s.Skips, &s.Parked, &s.Dead, &s.Backlog, &s.BacklogFrames, &s.FrozenFiles, &s.FrozenBlocks, &s.CommitNo)
+			&s.Skips, &s.Parked, &s.Dead, &s.Backlog, &s.BacklogFrames, &s.FrozenFiles, &s.FrozenBlocks,
+			&s.TraceIDs, &s.TraceFilters, &s.TraceSince, &s.CommitNo)
 	if err != nil {
 		return catalog.Stats{}, fmt.Errorf("count: %w", err)
 	}

@@ -25,7 +25,8 @@ type writer struct {
 	done    chan struct{} // closed when the goroutine has ended
 	cache   numbers
 
-	keptChanges int64 // weight of the notes that are kept of a shard
+	keptChanges                int64 // weight of the notes that are kept of a shard
+	traceIDs, traceFilterBytes int64 // that are kept
 }
 
 // commit is a function to run in a transaction, and where to tell how it went.
@@ -56,6 +57,7 @@ func newWriter(s *session) *writer {
 		cache:   newNumbers(),
 
 		keptChanges: catalog.ChangesKept,
+		traceIDs:    catalog.MaxTraceIDs, traceFilterBytes: catalog.MaxTraceFilterBytes,
 	}
 	go w.run()
 	return w
