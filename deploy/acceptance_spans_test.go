@@ -31,4 +31,5 @@ var acceptanceOfSpans = []check{
 	}},
 	{no: 123, sql: "SELECT object_index, type_name, jsonb_as_string(jsonb_get(value,'msg')) AS m FROM parse_block('B02') ORDER BY object_index", span: whole, rows: []string{"4|LogStringEventV2|tick 1", "5|TaggedLogString|crash"}},
 	{no: 124, sql: "SELECT * FROM parse_block('B02')", span: "10:30:00 10:40:00", code: codes.InvalidArgument, text: "not found in `blocks` for the queried range"},
+	{no: 125, sql: "SELECT octet_length(get_payload('P1','S1','B01')) > 0 AS n", rows: []string{"true"}},
 }

@@ -165,7 +165,7 @@ func (s *Stack) startQuery(ctx context.Context) error {
 	qc := query.DefaultConfig()
 	qc.CacheDir = cacheDir
 	qc.Timeout = s.cfg.QueryTimeout
-	s.query, err = query.New(qc, query.Parts{Catalog: s.catalog, Files: s.lake, Bus: s.bus, Engine: e, Log: s.log})
+	s.query, err = query.New(qc, query.Parts{Catalog: s.catalog, Files: s.lake, Traces: s.catalog, Bus: s.bus, Engine: e, Log: s.log})
 	if err != nil {
 		return err
 	}
