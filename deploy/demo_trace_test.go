@@ -46,9 +46,10 @@ func TestTraceOfDemo(t *testing.T) {
 	end := time.Now().Add(-time.Second)
 	begin = begin.Add(500 * time.Millisecond)
 	var processes []string
-	deploytest.Eventually(t, 30*time.Second, "spans of two processes", func() bool {
+	deploytest.Eventually(t, 90*time.Second, "all spans of two processes", func() bool {
 		processes = p.mustQuery("SELECT DISTINCT process_id FROM streams WHERE array_has(tags, 'cpu')")
-		return len(processes) == 2 && p.count("SELECT count(*) FROM blocks WHERE array_has(\"streams.tags\", 'cpu') AND end_time > TIMESTAMP '"+rfc(end)+"'") >= 2
+		behind := p.count("SELECT count(*) FROM (SELECT stream_id, max(end_time) AS last FROM blocks WHERE array_has(\"streams.tags\", 'cpu') GROUP BY stream_id) WHERE last <= TIMESTAMP '" + rfc(end) + "'")
+		return len(processes) == 2 && behind == 0
 	})
 	total := 0
 	for _, process := range processes {
