@@ -167,6 +167,7 @@ type ShardStats struct {
 	Blocks        int64  `json:"blocks"`
 	Adopted       int64  `json:"adopted"`
 	Registrations int64  `json:"registrations"`
+	Unindexed     int64  `json:"unindexed"` // blocks whose trace ids are damaged
 	// Skips by reason.
 	Duplicates int64 `json:"duplicates"`
 	Unreadable int64 `json:"unreadable"`

@@ -246,6 +246,7 @@ func (o *owner) countCommit(c *contents) {
 		st.Bytes += c.Pack.Size
 		st.Blocks += int64(len(c.Blocks))
 		st.Adopted += int64(len(c.Adopted))
+		st.Unindexed += c.unindexed
 		st.Registrations += int64(len(c.Processes) + len(c.Streams))
 		for _, s := range c.Skips {
 			if s.Reason == catalog.SkipDuplicate {

@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"github.com/micromegas-go/micromegas/schemas/bus"
 	"github.com/micromegas-go/micromegas/schemas/catalog"
 	"github.com/micromegas-go/micromegas/schemas/lake"
+	"github.com/micromegas-go/micromegas/schemas/telemetry"
 	"github.com/micromegas-go/micromegas/schemas/wire"
 )
 
@@ -16,6 +18,8 @@ type contents struct {
 	catalog.ArchiveCommit
 	places []place // of the blocks, in the same order
 	dead   []bus.DeadLetter
+
+	unindexed int64 // blocks whose trace ids are damaged
 }
 
 // place is where a block's copy lies.
@@ -136,9 +140,30 @@ func (c *contents) block(seen map[catalog.BlockKey]bool, r *bus.Record, body []b
 		c.Adopted = append(c.Adopted, catalog.Pack{Shard: c.Shard, FirstSeq: at.seq, LastSeq: at.seq, Key: r.Claim, Size: r.BodySize, Created: insertTime, Adopted: true})
 		reg.Adopted = int32(len(c.Adopted))
 	}
+	c.traces(&reg, r, body)
 	c.Blocks = append(c.Blocks, reg)
 	c.places = append(c.places, at)
 	return nil
+}
+
+// traces takes the trace ids that a block's envelope names. They are no part of what was measured, so a block with damaged ones counts like
+// others, and only is in no index.
+func (c *contents) traces(reg *catalog.BlockReg, r *bus.Record, body []byte) {
+	if r.Tag != telemetry.TagCPU && r.Tag != telemetry.TagLog {
+		return
+	}
+	set, err := wire.DecodeBlockTraces(body)
+	if err == nil {
+		err = catalog.CheckTraces(set.IDs, set.Filter)
+	}
+	if err != nil {
+		c.unindexed++
+		return
+	}
+	if r.Claim != "" { // do not keep the whole body for them
+		set.IDs, set.Filter = bytes.Clone(set.IDs), bytes.Clone(set.Filter)
+	}
+	reg.TraceIDs, reg.TraceFilter = set.IDs, set.Filter
 }
 
 // bury makes a skip and a dead letter of a record.
