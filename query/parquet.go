@@ -92,6 +92,19 @@ func (w *parquetWriter) write(batch arrow.RecordBatch) error {
 	return nil
 }
 
+// writeGroup writes a batch as a row group of its own. Rows so large that a row group of the usual length would not fit into memory are
+// written so.
+func (w *parquetWriter) writeGroup(batch arrow.RecordBatch) error {
+	if batch.NumRows() == 0 {
+		return nil
+	}
+	if err := w.w.Write(batch); err != nil {
+		return fmt.Errorf("write %s: %w", w.path, err)
+	}
+	w.rows += batch.NumRows()
+	return nil
+}
+
 // finish returns the file with one reference.
 func (w *parquetWriter) finish() (*cachedFile, error) {
 	err := w.w.Close() // closes the file

@@ -21,11 +21,16 @@ import (
 	"github.com/micromegas-go/micromegas/schemas/wire"
 )
 
-// Bounds of parse_block. Events refer to records that refer to others, so a small block can name many values.
+// Bounds of parse_block. Events refer to records that refer to others, so a small block can name many values, and a long text again and
+// again.
 const (
-	maxParsedValues = 16 << 20 // values of all events of a block, as often as they are named
-	maxParsedDepth  = 64       // records within records
-	parsedBatchSize = 1 << 20  // bytes of documents that are written together
+	maxParses       = 2         // blocks that are decoded at a time: each may hold some 256 MiB of events
+	maxParsedValues = 16 << 20  // values of all events of a block, as often as they are named
+	maxParsedText   = 512 << 20 // bytes of all texts of a block, as often as they are named
+	maxEventText    = 64 << 20  // bytes of all texts of an event
+	maxParsedDepth  = 64        // records within records
+	parsedBatchSize = 4 << 20   // bytes of documents that are written together
+	parsedBatchRows = 32 << 10  // and how many
 )
 
 // parsedSchema is the file of parse_block's rows. A document is text in the engine.
@@ -53,6 +58,12 @@ func (r *run) parsedRelation(ctx context.Context, f dialect.FunctionRef) (string
 	if err != nil {
 		return "", err
 	}
+	select {
+	case r.s.parses <- struct{}{}:
+	case <-ctx.Done():
+		return "", fmt.Errorf("wait for other blocks: %w", ctx.Err())
+	}
+	defer func() { <-r.s.parses }()
 	file, err := r.parse(ctx, key)
 	if err != nil {
 		return "", err
@@ -159,7 +170,7 @@ func parseBody(ctx context.Context, s *catalog.StreamRow, body []byte, w *parque
 	if err != nil {
 		return err
 	}
-	p := parser{writer: w, left: maxParsedValues, rows: newColumnBuilder(w.schema, 0)}
+	p := parser{writer: w, left: maxParsedValues, text: maxParsedText, rows: newColumnBuilder(w.schema, 0)}
 	defer func() { p.rows.b.Release() }()
 	_, err = d.Objects(&block, func(index int, o *wire.Object) error {
 		if err := ctx.Err(); err != nil {
@@ -177,38 +188,65 @@ func parseBody(ctx context.Context, s *catalog.StreamRow, body []byte, w *parque
 type parser struct {
 	writer *parquetWriter
 	rows   *columnBuilder
-	bytes  int // of the rows' documents
+	n      int // rows that wait
+	bytes  int // of their documents
 	left   int // values that may still be named
-	text   []byte
+	text   int // bytes of texts that may still be
+	event  int // and of the event at hand
+	buf    []byte
 }
 
 func (p *parser) add(index int64, o *wire.Object) error {
+	p.event = maxEventText
 	v, err := p.object(o, 0)
 	if err != nil {
 		return err
 	}
-	p.text = jsonb.AppendCanonical(p.text[:0], &v)
+	p.buf = jsonb.AppendCanonical(p.buf[:0], &v)
 	p.rows.int64(index)
 	p.rows.text(clean(o.Type))
-	p.rows.text(string(p.text))
-	if p.bytes += len(p.text); p.bytes >= parsedBatchSize {
+	p.rows.text(string(p.buf))
+	p.n++
+	if p.bytes += len(p.buf); p.bytes >= parsedBatchSize || p.n >= parsedBatchRows {
 		return p.flush()
 	}
 	return nil
 }
 
+// flush writes what waits, as a row group of its own: one of the usual length holds any number of bytes.
 func (p *parser) flush() error {
-	p.bytes = 0
+	if p.n == 0 {
+		return nil
+	}
+	p.n, p.bytes = 0, 0
 	batch := p.rows.b.NewRecordBatch()
 	defer batch.Release()
-	return p.writer.write(batch)
+	return p.writer.writeGroup(batch)
+}
+
+// string makes a document of a text.
+func (p *parser) string(s string) (jsonb.Value, error) {
+	p.text -= len(s)
+	if p.event -= len(s); p.text < 0 || p.event < 0 {
+		return jsonb.Value{}, errTooMuchText
+	}
+	return jsonb.StringValue(clean(s)), nil
 }
 
 // Failures of parsing.
 var (
-	errTooManyValues = fmt.Errorf("its events name more than %d values", maxParsedValues)
+	errTooManyValues = tooLarge("its events name more than %d values", maxParsedValues)
+	errTooMuchText   = tooLarge("its events name texts of more than %d MiB, or one of them of more than %d MiB", maxParsedText>>20, maxEventText>>20)
 	errTooDeep       = fmt.Errorf("its records are nested more than %d deep", maxParsedDepth)
 )
+
+// tooLarge is the error of a block that can be read, but not shown.
+func tooLarge(format string, args ...any) error {
+	return &Error{
+		Code: codeExhausted, Message: "Resources exhausted: the block cannot be parsed: " + fmt.Sprintf(format, args...),
+		Help: "get_payload gives it as it came",
+	}
+}
 
 // object makes a document of an event, or of a record that it refers to: its members by name, and its type.
 func (p *parser) object(o *wire.Object, depth int) (jsonb.Value, error) {
@@ -253,7 +291,7 @@ func (p *parser) value(v *wire.Value, depth int) (jsonb.Value, error) {
 	case wire.ValueF64:
 		return jsonb.FloatValue(v.Float()), nil
 	case wire.ValueText:
-		return jsonb.StringValue(clean(v.Text)), nil
+		return p.string(v.Text)
 	case wire.ValueBlob:
 		return jsonb.StringValue(fmt.Sprintf("<binary %d bytes>", len(v.Blob))), nil
 	case wire.ValueObject:
@@ -265,7 +303,14 @@ func (p *parser) value(v *wire.Value, depth int) (jsonb.Value, error) {
 		members := make([]jsonb.Member, 0, len(v.Properties)+1)
 		members = append(members, jsonb.Member{Key: typeMember, Value: jsonb.StringValue(propertySet)})
 		for _, property := range v.Properties {
-			members = append(members, jsonb.Member{Key: clean(property.Key), Value: jsonb.StringValue(clean(property.Value))})
+			if _, err := p.string(property.Key); err != nil {
+				return jsonb.Value{}, err
+			}
+			value, err := p.string(property.Value)
+			if err != nil {
+				return value, err
+			}
+			members = append(members, jsonb.Member{Key: clean(property.Key), Value: value})
 		}
 		p.left -= len(v.Properties)
 		return objectOf(members), nil

@@ -53,6 +53,9 @@ func TestParseBlock(t *testing.T) {
 	a.fails("SELECT * FROM parse_block('B02')", span(1800, 2400), codes.InvalidArgument, "not found in `blocks` for the queried range [2026-03-01T10:30:00Z, 2026-03-01T10:40:00Z]. The block may be outside")
 	a.fails("SELECT * FROM parse_block('bbbbbbbb-0000-4000-8000-000000000099')", client.QueryOptions{}, codes.InvalidArgument, "not found in `blocks`.")
 	a.fails("SELECT * FROM parse_block('x')", all, codes.InvalidArgument, "parse_block: 'x' is not a valid block id")
+	empty := telemetry.Block{ID: querytest.BlockID(78), StreamID: querytest.StreamID(1), ProcessID: querytest.P1, BeginTime: querytest.At(60), EndTime: querytest.At(61)}
+	h.store(t, nil, nil, wire.AppendBlock(nil, &empty, wire.Compress(nil, nil), wire.Compress(nil, nil)))
+	a.rows("SELECT count(*), max(object_index) FROM parse_block('"+empty.ID.String()+"')", all, "0,")
 	rows, err := h.Dial(t, "").Query(t.Context(), ids("SELECT * FROM parse_block('B02')"), client.QueryOptions{})
 	if err != nil {
 		t.Fatal(err)

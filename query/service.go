@@ -28,6 +28,7 @@ type Service struct {
 	index      *partitionIndex
 	snapshots  *snapshots
 	pins       pins
+	parses     chan struct{} // one token for each block that is decoded
 	counts     counts
 
 	// relations makes what a statement names relations of its connection, as statements to execute there. It is
@@ -56,6 +57,7 @@ func New(cfg Config, parts Parts) (*Service, error) {
 		names:      n,
 		statements: dialect.NewCache(parts.Engine, n, cfg.Statements),
 		index:      index,
+		parses:     make(chan struct{}, maxParses),
 		snapshots:  newSnapshots(parts.Catalog, index, folder, parts.Log),
 		relations:  func(ctx context.Context, r *run) ([]string, []string, error) { return r.relations(ctx) },
 	}, nil
