@@ -140,7 +140,7 @@ func (r *run) traceRelation(ctx context.Context, f dialect.FunctionRef) (string,
 		if size += int64(len(batch.Column(1).(*array.Binary).ValueBytes())); size > maxTraceFile {
 			return errTraceFile
 		}
-		return w.write(batch)
+		return w.writeGroup(batch)
 	})
 	defer c.release()
 	if err := t.write(ctx, conn, c.add); err != nil {
