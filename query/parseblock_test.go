@@ -83,6 +83,7 @@ func TestGetPayload(t *testing.T) {
 	a.rows("SELECT count(*) FROM blocks WHERE octet_length(get_payload(process_id, stream_id, block_id)) = payload_size", none, "5")
 	a.rows("SELECT get_payload(NULL, stream_id, block_id) IS NULL FROM blocks LIMIT 1", none, "true")
 	a.fails("SELECT octet_length(get_payload('P1','S1','B01')) AS n", none, codes.Internal, "error downloading payload")
+	a.fails("SELECT octet_length(get_payload('"+querytest.P2.String()+"','S1','B02')) AS n", none, codes.Internal, "error downloading payload", "the process has no such block in the stream")
 	a.fails("SELECT octet_length(get_payload('P1','S1','x')) AS n", none, codes.Internal, "error downloading payload")
 	a.fails("SELECT octet_length(get_payload('x','S1','B02')) AS n", none, codes.InvalidArgument, "is not a valid process id")
 }

@@ -23,9 +23,9 @@ const payloadName = "get_payload"
 // Bounds of get_payload.
 const (
 	payloadReads   = 10               // bodies that are read at once
-	payloadBytes   = 256 << 20        // of the payloads of one chunk of rows
+	payloadBytes   = 256 << 20        // of the bodies of one chunk of rows
 	payloadTimeout = 30 * time.Second // of one chunk of rows: an interrupted statement waits for it
-	payloadStreams = 16               // streams whose blocks are remembered
+	payloadPlaces  = 256 << 10        // blocks whose places are remembered, some 120 bytes each; of one stream there may be more
 )
 
 // PayloadFunction is the function get_payload for an engine: it reads the lake while a statement runs.
@@ -42,6 +42,7 @@ type payloads struct {
 
 	mu      sync.Mutex
 	streams map[telemetry.ID]*blockPlaces
+	places  int // of all streams
 }
 
 // blockPlaces are where the blocks of a stream lie.
@@ -51,6 +52,7 @@ type blockPlaces struct {
 }
 
 type blockPlace struct {
+	process     telemetry.ID
 	key         string
 	off, length int64
 }
@@ -65,16 +67,24 @@ func (p *payloads) all(args []functions.Args, out []functions.Out) error {
 	var total atomic.Int64
 	for i := range args {
 		a := &args[i]
-		if _, err := telemetry.ParseID(a.Text[0]); err != nil {
+		process, err := telemetry.ParseID(a.Text[0])
+		if err != nil {
 			return errors.Join(g.Wait(), fmt.Errorf("%s: '%s' is not a valid process id", payloadName, a.Text[0]))
 		}
 		g.Go(func() error {
-			payload, err := p.payload(ctx, a.Text[1], a.Text[2], began)
-			if err != nil {
+			failed := func(err error) error {
 				return fmt.Errorf("%serror downloading payload: block %s: %w", functions.IOPrefix, a.Text[2], err)
 			}
-			if total.Add(int64(len(payload))) > payloadBytes {
+			place, err := p.find(ctx, process, a.Text[1], a.Text[2], began)
+			if err != nil {
+				return failed(err)
+			}
+			if total.Add(place.length) > payloadBytes { // before anything of it is in memory
 				return fmt.Errorf("limit: %s would take more than %d Mi bytes for one batch of rows", payloadName, payloadBytes>>20)
+			}
+			payload, err := p.payload(ctx, place)
+			if err != nil {
+				return failed(err)
 			}
 			out[i].Text = string(payload)
 			return nil
@@ -83,20 +93,25 @@ func (p *payloads) all(args []functions.Args, out []functions.Out) error {
 	return g.Wait()
 }
 
-// payload returns one payload, of a block that was there at a time.
-func (p *payloads) payload(ctx context.Context, streamText, blockText string, at time.Time) ([]byte, error) {
+// find returns where a block lies that was there at a time.
+func (p *payloads) find(ctx context.Context, process telemetry.ID, streamText, blockText string, at time.Time) (blockPlace, error) {
 	stream, err := telemetry.ParseID(streamText)
 	if err != nil {
-		return nil, err
+		return blockPlace{}, err
 	}
 	block, err := telemetry.ParseID(blockText)
 	if err != nil {
-		return nil, err
+		return blockPlace{}, err
 	}
 	place, err := p.place(ctx, stream, block, at)
-	if err != nil {
-		return nil, err
+	if err == nil && place.process != process {
+		err = errNoBlock
 	}
+	return place, err
+}
+
+// payload reads one payload.
+func (p *payloads) payload(ctx context.Context, place blockPlace) ([]byte, error) {
 	body, err := p.locator.Body(ctx, &catalog.BlockRow{PackKey: place.key, PackOffset: place.off, PackLength: place.length})
 	if err != nil {
 		return nil, err
@@ -108,7 +123,7 @@ func (p *payloads) payload(ctx context.Context, streamText, blockText string, at
 	return wire.AppendPayload(nil, v.Dependencies, v.Objects), nil
 }
 
-var errNoBlock = errors.New("no such block in the stream")
+var errNoBlock = errors.New("the process has no such block in the stream")
 
 // place returns where a block lies. One that is not known is looked for anew if that was not done since a time.
 func (p *payloads) place(ctx context.Context, stream, block telemetry.ID, at time.Time) (blockPlace, error) {
@@ -125,19 +140,38 @@ func (p *payloads) place(ctx context.Context, stream, block telemetry.ID, at tim
 		if err != nil {
 			return blockPlace{}, err
 		}
-		for id := range p.streams {
-			if len(p.streams) < payloadStreams {
-				break
-			}
-			delete(p.streams, id)
-		}
-		p.streams[stream], known = fresh, fresh
+		p.keep(stream, fresh)
+		known = fresh
 	}
 	place, ok := known.rows[block]
 	if !ok {
 		return place, errNoBlock
 	}
 	return place, nil
+}
+
+// keep remembers the places of a stream, and forgets those of the streams that were read first while there are too many.
+func (p *payloads) keep(stream telemetry.ID, fresh *blockPlaces) {
+	p.forget(stream)
+	for p.places+len(fresh.rows) > payloadPlaces && len(p.streams) > 0 {
+		var first telemetry.ID
+		var read time.Time
+		for id, places := range p.streams {
+			if read.IsZero() || places.read.Before(read) {
+				first, read = id, places.read
+			}
+		}
+		p.forget(first)
+	}
+	p.streams[stream] = fresh
+	p.places += len(fresh.rows)
+}
+
+func (p *payloads) forget(stream telemetry.ID) {
+	if places := p.streams[stream]; places != nil {
+		p.places -= len(places.rows)
+		delete(p.streams, stream)
+	}
 }
 
 // read looks the blocks of a stream up.
@@ -155,7 +189,7 @@ func (p *payloads) read(ctx context.Context, stream telemetry.ID) (*blockPlaces,
 			key = rows[i].PackKey
 			packs[key] = key
 		}
-		out.rows[rows[i].ID] = blockPlace{key, rows[i].PackOffset, rows[i].PackLength}
+		out.rows[rows[i].ID] = blockPlace{rows[i].ProcessID, key, rows[i].PackOffset, rows[i].PackLength}
 	}
 	return out, nil
 }
