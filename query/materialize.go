@@ -50,21 +50,26 @@ const maxMaterializes = 8
 // justInTime reports whether a view is built when somebody asks.
 func justInTime(t *tables.Table) bool { return t.Instance != tables.None && !t.Global }
 
-// materialize has instances built, and pins the files for the query. The caller gets an answer for each wish.
+// materialize has instances built, and pins the files for the query. The caller gets an answer for each wish; one that was granted
+// before, in another place of the statement, is not asked for again.
 func (r *run) materialize(ctx context.Context, wishes []wish) (map[wish]*granted, error) {
 	out := make(map[wish]*granted, len(wishes))
-	if len(wishes) == 0 {
-		return out, nil
-	}
-	ctx, span := materializeSpan.Start(ctx)
-	defer span.End()
 	var distinct []wish
 	for _, w := range wishes {
-		if out[w] == nil {
+		switch {
+		case out[w] != nil:
+		case r.granted[w] != nil:
+			out[w] = r.granted[w]
+		default:
 			out[w] = &granted{}
 			distinct = append(distinct, w)
 		}
 	}
+	if len(distinct) == 0 {
+		return out, nil
+	}
+	ctx, span := materializeSpan.Start(ctx)
+	defer span.End()
 	releases := make([]func(), len(distinct))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(maxMaterializes)
@@ -81,7 +86,16 @@ func (r *run) materialize(ctx context.Context, wishes []wish) (map[wish]*granted
 			r.hold(release)
 		}
 	}
-	return out, err
+	if err != nil {
+		return out, err
+	}
+	if r.granted == nil {
+		r.granted = map[wish]*granted{}
+	}
+	for _, w := range distinct {
+		r.granted[w] = out[w]
+	}
+	return out, nil
 }
 
 // grant has one instance built. The release is to be held also after an error, unless it is nil.

@@ -35,8 +35,13 @@ type processSpans struct {
 	async   *granted // nil = not wanted
 }
 
+// sent reports whether a thread may have sent blocks of a range.
+func (t *thread) sent(within *Range) bool {
+	return within == nil || t.stream.FirstTime <= within.End && t.stream.LastTime >= within.Begin
+}
+
 // spansOfProcess has the spans of a process built: those of its threads, of its asynchronous operations, or both. A process that is not
-// registered has no threads.
+// registered has no threads, and one that sent no blocks of the range no spans.
 func (r *run) spansOfProcess(ctx context.Context, id telemetry.ID, types string, within *Range) (processSpans, error) {
 	var out processSpans
 	var err error
@@ -46,7 +51,9 @@ func (r *run) spansOfProcess(ctx context.Context, id telemetry.ID, types string,
 	var wishes []wish
 	if types != asyncSpans {
 		for i := range out.threads {
-			wishes = append(wishes, wishFor("thread_spans", out.threads[i].stream.ID, within))
+			if th := &out.threads[i]; th.sent(within) { // of the thousands that a process may have had, few did in a short time
+				wishes = append(wishes, wishFor("thread_spans", th.stream.ID, within))
+			}
 		}
 	}
 	async := wishFor("async_events", id, within)
@@ -58,11 +65,12 @@ func (r *run) spansOfProcess(ctx context.Context, id telemetry.ID, types string,
 		return out, err
 	}
 	for i := range out.threads {
-		out.threads[i].spans = &granted{}
-		if types != asyncSpans {
-			out.threads[i].spans = all[wishes[i]]
-			r.warn(out.threads[i].spans.Warnings...)
+		th := &out.threads[i]
+		th.spans = all[wishFor("thread_spans", th.stream.ID, within)]
+		if th.spans == nil {
+			th.spans = &granted{}
 		}
+		r.warn(th.spans.Warnings...)
 	}
 	if types != threadSpans {
 		out.async = all[async]

@@ -127,6 +127,7 @@ type run struct {
 
 	warnings []string                  // what may be missing from the answer
 	notes    []string                  // what the client should know of an answer that is complete
+	granted  map[wish]*granted         // by materialize, so far
 	trees    map[string]*calltree.Tree // of functions over calls, by their arguments
 	traced   tracer                    // what the answer shows without the engine; nil = nothing
 	span     *sdk.ContextSpan          // open until the query ends

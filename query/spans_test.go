@@ -698,3 +698,26 @@ func BenchmarkSpans(b *testing.B) {
 		})
 	}
 }
+
+func TestOnlyWhatIsNeededIsBuiltAndOnce(t *testing.T) {
+	h := newSpanHouse(t, querytest.Options{}, nil)
+	h.spanFixture(t)
+	a := spanAsker{t, h.Dial(t, "")}
+	f := func(sql string, opts client.QueryOptions, asked int64, want ...string) {
+		t.Helper()
+		before := h.bus.asked.Load()
+		a.rows(sql, opts, want...)
+		if got := h.bus.asked.Load() - before; got != asked {
+			t.Errorf("%s: asked for %d instances, want %d", sql, got, asked)
+		}
+	}
+	all := span(0, 3600)
+	f("SELECT count(*) FROM process_spans('P1','thread')", all, 2, "9")
+	f("SELECT count(*) FROM process_spans('P1','thread')", span(8, 10.5), 1, "2") // the main thread has no block there
+	f("SELECT count(*) FROM process_spans('P1','both')", span(20, 30), 1, "0")
+	f("SELECT count(*) FROM process_spans('P1','thread') p JOIN view_instance('thread_spans','S3') v ON p.id = v.id AND p.stream_id = 'S3'", all, 2, "7")
+	f("SELECT (SELECT count(*) FROM process_spans('P1','both')), (SELECT count(*) FROM process_spans('P1','async')), (SELECT count(*) FROM view_instance('async_events','P1'))", all, 3, "11,2,4")
+	track := "SELECT octet_length(chunk_data) FROM perfetto_trace_chunks('P1','async', TIMESTAMP '%s', TIMESTAMP '2026-03-01T11:00:00Z') WHERE chunk_id = 1"
+	f(fmt.Sprintf(track, "2026-03-01T10:00:00Z"), client.QueryOptions{}, 1, "100")
+	f(fmt.Sprintf(track, "2026-03-01T10:00:08Z"), client.QueryOptions{}, 1, "47") // of the other thread
+}

@@ -99,6 +99,7 @@ func (r *run) spansToTrace(ctx context.Context, process, types string, within Ra
 		return t, nil
 	}
 	t.spans, err = r.spansOfProcess(ctx, id, types, &t.within)
+	t.spans.threads = slices.DeleteFunc(t.spans.threads, func(th thread) bool { return !th.sent(&t.within) })
 	return t, r.traceFailed(ctx, err)
 }
 
