@@ -353,6 +353,11 @@ func (b *traceBatches) add(chunk []byte) error {
 		return errEnough
 	}
 	b.left--
+	if b.id.Len() == 0 { // growing step by step takes an eighth of the time of a trace
+		b.id.Reserve(traceBatchRows)
+		b.data.Reserve(traceBatchRows)
+		b.data.ReserveData(traceBatchBytes + len(chunk))
+	}
 	b.id.Append(b.next)
 	b.data.Append(chunk)
 	b.next++
