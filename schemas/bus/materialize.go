@@ -42,8 +42,12 @@ func defaultMaterializeTimes() materializeTimes {
 // maxMaterializeTries bounds how often a request is sent: a process may stop, or die, each time.
 const maxMaterializeTries = 8
 
-// maxMaterializeParts bounds an answer: more is taken for damage.
-const maxMaterializeParts = 256
+// maxMaterializeParts bounds an answer: more is taken for damage. So many messages may wait for an asker who looks at them late, and as much
+// progress as comes in a while beside; what has no place would be lost.
+const (
+	maxMaterializeParts = 256
+	maxProgress         = 256
+)
 
 // MaterializeRequest asks for an instance of a just-in-time view to be brought up to date for a range.
 type MaterializeRequest struct {
@@ -172,7 +176,7 @@ func (b *Bus) askMaterializer(ctx context.Context, req MaterializeRequest, progr
 		return &MaterializeError{Code: Interrupted, Message: fmt.Sprintf("materialize %s: %v", req.View, err)}
 	}
 	inbox := b.nc.NewInbox()
-	answers := make(chan *nats.Msg, 64)
+	answers := make(chan *nats.Msg, maxMaterializeParts+maxProgress)
 	sub, err := b.nc.ChanSubscribe(inbox, answers)
 	if err != nil {
 		return MaterializeReply{}, interrupted(err)
