@@ -59,6 +59,26 @@ func TestTraceOfDemo(t *testing.T) {
 		t.Errorf("only %d spans", total)
 	}
 	compareStory(t, p, processes, begin, end)
+	findTrace(t, p)
+}
+
+// findTrace goes from a log line to the spans of its trace, and to what was open on the threads of its process then.
+func findTrace(t *testing.T, p *process) {
+	t.Helper()
+	entries := p.mustQuery("SELECT property_get(properties, 'trace_id') AS trace, process_id, time FROM log_entries WHERE property_get(properties, 'trace_id') IS NOT NULL AND target = 'demo/front' ORDER BY time LIMIT 20")
+	if len(entries) != 20 {
+		t.Fatalf("%d log entries with a trace", len(entries))
+	}
+	entry := strings.Split(entries[19], "|")
+	if n := p.count("SELECT count(*) FROM trace_spans('" + entry[0] + "') WHERE duration > 0"); n < 2 {
+		t.Errorf("%d spans of trace %s", n, entry[0])
+	}
+	if n := p.count("SELECT count(*) FROM trace_spans('00000000000000000000000000000001')"); n != 0 {
+		t.Errorf("%d spans of a trace that is none", n)
+	}
+	if n := p.count("SELECT count(DISTINCT thread_name) FROM spans_around('" + entry[1] + "', TIMESTAMP '" + entry[2] + "')"); n < 3 {
+		t.Errorf("something is open on %d threads at %s", n, entry[2])
+	}
 }
 
 // compareStory looks at the trace of both processes with all that they sent: as many log entries, values and images as SQL counts.
