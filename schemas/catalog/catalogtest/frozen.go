@@ -157,6 +157,10 @@ func testFreezeMovesExactly(t *testing.T, cat catalog.Catalog) {
 	equal(t, "commit", must[int64](t)(cat.CommitNo(ctx)), version)
 	for range 2 { // before and after the sweep
 		equal(t, "rows left", rowIDs(t, cat), idsOf(nextDay, nextDay+1, 4))
+		q := catalog.AllBlocks()
+		equal(t, "of a stream", streamBlocks(t, cat, 1, q), []telemetry.ID{blockID(4), blockID(nextDay)})
+		q.To, q.Newest = second(nextDay), 2
+		equal(t, "the newest of a stream before", streamBlocks(t, cat, 1, q), []telemetry.ID{blockID(4)})
 		stats := must[catalog.Stats](t)(cat.Stats(ctx))
 		equal(t, "stats", []int64{stats.Blocks, stats.FrozenFiles, stats.FrozenBlocks, stats.Partitions, stats.PartitionRows}, []int64{7, 1, 4, 1, 4})
 		sweep(t, cat)

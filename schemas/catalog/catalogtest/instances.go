@@ -116,6 +116,16 @@ func testProcessStreams(t *testing.T, cat catalog.Catalog) {
 	equal(t, "the row", rows, must[[]catalog.StreamRow](t)(cat.Streams(ctx, []telemetry.ID{streamID(2)})))
 }
 
+// streamBlocks returns the ids of a stream's blocks, as they come.
+func streamBlocks(t *testing.T, cat catalog.Catalog, n int, q catalog.BlockQuery) (ids []telemetry.ID) {
+	t.Helper()
+	rows := must[[]catalog.BlockRow](t)(cat.StreamBlocks(t.Context(), streamID(n), q))
+	for i := range rows {
+		ids = append(ids, rows[i].ID)
+	}
+	return ids
+}
+
 func testStreamBlocks(t *testing.T, cat catalog.Catalog) {
 	ctx := t.Context()
 	var blocks []catalog.BlockReg
@@ -135,9 +145,8 @@ func testStreamBlocks(t *testing.T, cat catalog.Catalog) {
 	c.Processes, c.Streams = []catalog.ProcessReg{process(1)}, []catalog.StreamReg{stream(1, 1)}
 	archive(t, cat, c)
 	query := func(q catalog.BlockQuery) (numbers []int) {
-		rows := must[[]catalog.BlockRow](t)(cat.StreamBlocks(ctx, streamID(1), q))
-		for i := range rows {
-			numbers = append(numbers, int(rows[i].ID[15]))
+		for _, id := range streamBlocks(t, cat, 1, q) {
+			numbers = append(numbers, int(id[15]))
 		}
 		return numbers
 	}
@@ -153,6 +162,10 @@ func testStreamBlocks(t *testing.T, cat catalog.Catalog) {
 	q = catalog.AllBlocks()
 	q.To, q.Newest = second(50), 3
 	equal(t, "the newest before", query(q), []int{2, 3, 4})
+	q.Newest = 100
+	equal(t, "as many as there are", query(q), []int{0, 1, 2, 3, 4})
+	q.Begin, q.End, q.Newest = second(25), second(45), 2
+	equal(t, "the newest of those under way", query(q), []int{3, 4})
 	equal(t, "of an unknown stream", len(must[[]catalog.BlockRow](t)(cat.StreamBlocks(ctx, streamID(7), q))), 0)
 
 	since, _, err := cat.BlocksSince(ctx, nil, 0)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/micromegas-go/micromegas/schemas/catalog"
 	"github.com/micromegas-go/micromegas/schemas/telemetry"
@@ -23,27 +24,32 @@ func guard(t *tx, l *catalog.Lease) error {
 	return nil
 }
 
+// countInPlace names the index's condition once more: without, the index cannot serve.
+const countInPlace = `SELECT count(*) FROM partitions WHERE view_no = ? AND instance_no = ? AND bucket = ? AND level = ?
+AND retired IS NULL AND instance_no <> 0`
+
 // placeIsFree refuses a partition of an instance in whose place another one lives.
 func placeIsFree(t *tx, view int64, p *catalog.Partition) error {
 	if p.Instance == 0 {
 		return nil
 	}
-	n, err := t.queryInt("SELECT count(*) FROM partitions WHERE view_no = ? AND instance_no = ? AND bucket = ? AND level = ? AND retired IS NULL",
-		view, p.Instance, p.Bucket, int64(p.Level))
+	n, err := t.queryInt(countInPlace, view, p.Instance, p.Bucket, int64(p.Level))
 	if err == nil && n > 0 {
 		err = fmt.Errorf("another partition is in the place of %s: %w", p.Key, catalog.ErrStale)
 	}
 	return err
 }
 
+// selectInstance is selectPartitions of an instance of a view, with their states. The view comes outermost: it is one row.
+var selectInstance = "SELECT p.state, " + strings.Replace(selectPartitions[len("SELECT "):], "partitions p CROSS JOIN views v", "views v CROSS JOIN partitions p", 1) +
+	"WHERE v.name = ? AND p.instance_no = ? AND p.instance_no <> 0 AND p.retired IS NULL ORDER BY p.bucket, p.level"
+
 // InstancePartitions implements catalog.Catalog.
 func (db *DB) InstancePartitions(ctx context.Context, view string, instance int64) (all []catalog.Partition, err error) {
-	query := "SELECT p.state, " + selectPartitions[len("SELECT "):] +
-		"WHERE v.name = ? AND p.instance_no = ? AND p.instance_no <> 0 AND p.retired IS NULL ORDER BY p.bucket, p.level"
 	all, err = collect(ctx, db.read, func(rows *sql.Rows) (p catalog.Partition, err error) {
 		err = rows.Scan(append([]any{&p.State}, partitionColumns(&p)...)...)
 		return p, err
-	}, query, view, instance)
+	}, selectInstance, view, instance)
 	if err != nil {
 		return nil, fmt.Errorf("partitions of %s of %d: %w", view, instance, err)
 	}
