@@ -67,8 +67,9 @@ func testTraces(t *testing.T, cat catalog.Catalog) {
 	find(2, math.MinInt64, math.MaxInt64, 3)
 	find(9, math.MinInt64, math.MaxInt64, 5)
 	find(7, math.MinInt64, math.MaxInt64)
-	find(1, second(2), second(3), 1, 3) // blocks last for a second, both ends included
-	find(1, second(2)+1, second(4), 3, 4)
+	find(1, second(2), second(3), 1, 3)      // blocks last for a second, both ends included
+	find(1, second(2)+999, second(2)+999, 1) // ends are kept in whole microseconds
+	find(1, second(2)+1000, second(4), 3, 4)
 	find(1, second(9), second(9), 9)
 	find(1, second(6), second(8))
 

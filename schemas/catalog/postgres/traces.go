@@ -119,6 +119,7 @@ func (db *DB) TraceBlocks(ctx context.Context, id [catalog.TraceIDBytes]byte, be
 		return nil, fmt.Errorf("blocks of trace %x: %w", id, err)
 	}
 	defer leave()
+	begin = micros(begin) // as ends are kept
 	err = db.snapshot(ctx, func(b *batch) {
 		all = nil
 		b.query("read blocks of a trace", selectTraceBlocks, func(r pgx.Rows) error {

@@ -194,6 +194,7 @@ WHERE f.begin_time <= ? AND f.end_time >= ?`
 
 // TraceBlocks implements catalog.Catalog.
 func (db *DB) TraceBlocks(ctx context.Context, id [catalog.TraceIDBytes]byte, begin, end int64, mayHold func(filter []byte) bool) ([]catalog.BlockKey, error) {
+	begin = catalog.TruncateToMicroseconds(begin) // as ends are kept
 	var all []catalog.BlockKey
 	err := db.snapshot(ctx, func(t *sql.Tx) (err error) {
 		all, err = collect(ctx, t, func(rows *sql.Rows) (k catalog.BlockKey, err error) {

@@ -47,6 +47,7 @@ func (l *Locator) Meeting(ctx context.Context, stream telemetry.ID, begin, end i
 	if begin > end {
 		return nil, nil
 	}
+	begin = catalog.TruncateToMicroseconds(begin) // as ends are kept: events may come up to a microsecond after a block's end
 	q := catalog.AllBlocks()
 	q.Begin, q.End = begin, end
 	return l.find(ctx, stream, q, begin, end)

@@ -259,6 +259,7 @@ func TestAnswersDoNotDependOnThePlace(t *testing.T) {
 			meeting := func(begin, end int, want ...int) {
 				t.Helper()
 				w.equal(fmt.Sprintf("under way from %d to %d", begin, end), w.numbers(w.Meeting(ctx, stream, at(begin), at(end))), want...)
+				w.equal(fmt.Sprintf("under way within a microsecond after %d", begin), w.numbers(w.Meeting(ctx, stream, at(begin)+999, at(end)+999)), want...)
 			}
 			meeting(-9000, 9000, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
 			meeting(60, 60, 0, 5, 6, 7)
