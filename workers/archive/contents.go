@@ -147,9 +147,9 @@ func (c *contents) block(seen map[catalog.BlockKey]bool, r *bus.Record, body []b
 }
 
 // traces takes the trace ids that a block's envelope names. They are no part of what was measured, so a block with damaged ones counts like
-// others, and only is in no index.
+// others, and only is in no index. A block may be of any kind whose gateway had not heard of its stream.
 func (c *contents) traces(reg *catalog.BlockReg, r *bus.Record, body []byte) {
-	if r.Tag != telemetry.TagCPU && r.Tag != telemetry.TagLog {
+	if r.Tag != telemetry.TagCPU && r.Tag != telemetry.TagLog && r.Tag != telemetry.TagUnknown {
 		return
 	}
 	set, err := wire.DecodeBlockTraces(body)
