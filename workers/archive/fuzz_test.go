@@ -18,6 +18,9 @@ func FuzzRead(f *testing.F) {
 	deps, objs := wire.LogTypes()
 	stream := telemetry.Stream{ID: telemetry.ID{2}, ProcessID: telemetry.ID{3}, Dependencies: deps, Objects: objs, Tags: []string{"log"}}
 	f.Add(uint8(bus.KindBlock), wire.AppendBlock(nil, &block, []byte("d"), []byte("o")))
+	f.Add(uint8(bus.KindBlock), wire.AppendBlockTraces(nil, &block, nil, []byte("o"), wire.TraceSet{IDs: make([]byte, 16*wire.MaxTraceIDs)}))
+	f.Add(uint8(bus.KindBlock), wire.AppendBlockTraces(nil, &block, nil, []byte("o"), wire.TraceSet{Filter: make([]byte, 64<<10)}))
+	f.Add(uint8(bus.KindBlock), wire.AppendBlockTraces(nil, &block, nil, []byte("o"), wire.TraceSet{IDs: make([]byte, 17)}))
 	f.Add(uint8(bus.KindProcess), wire.AppendProcess(nil, &process))
 	f.Add(uint8(bus.KindStream), wire.AppendStream(nil, &stream))
 	f.Add(uint8(9), []byte{0xbf, 0xff})
@@ -38,7 +41,10 @@ func FuzzRead(f *testing.F) {
 		if len(c.Blocks) > 1 {
 			t.Fatal("one block twice")
 		}
-		c.point(&catalog.Pack{}, []int64{100}, 1)
+		c.point(&catalog.Pack{}, []int64{100}, 0)
+		if err := c.Validate(); err != nil {
+			t.Fatal(err)
+		}
 		for _, b := range c.Blocks {
 			from := b.PackOffset - 100
 			if from < 0 || from+b.PackLength > int64(len(frame.Data)) || string(frame.Data[from:from+b.PackLength]) != string(body) {
