@@ -157,7 +157,7 @@ func (l *lane) release(n int) {
 	l.unpin()
 }
 
-// writeSlow gives a lane another chunk. Nothing is pinned meanwhile, so the lane that gets it may be another P's.
+// writeSlow gives a lane another chunk. Nothing is pinned meanwhile, so the lane may be another P's: one with room is written to as it is.
 //
 //go:noinline
 func writeSlow(l *lane, n int) (*lane, []uint64) {
@@ -172,6 +172,10 @@ func writeSlow(l *lane, n int) (*lane, []uint64) {
 		memory.give(c)
 		drops.add(dropLane, 1)
 		return nil, nil
+	}
+	if w := l.room(n); w != nil {
+		memory.give(c)
+		return l, w
 	}
 	if l.extend(c) {
 		l.first.Store(c)
