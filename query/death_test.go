@@ -78,9 +78,9 @@ func nested(first, next string, levels int) string {
 
 const (
 	deathTimeout = 500 * time.Millisecond
-	deathSlack   = 4 * time.Second // a call of the engine that cannot be interrupted, on a busy machine
-	deathMemory  = 256 << 20       // of the engine
-	deathRise    = 1536 << 20      // of the process: the engine's bound of 1.5 × its memory + 512 MiB, Go, and what comes between two looks
+	deathSlack   = 10 * time.Second // a call of the engine that cannot be interrupted, on a busy machine
+	deathMemory  = 256 << 20        // of the engine
+	deathRise    = 1536 << 20       // of the process: the engine's bound of 1.5 × its memory + 512 MiB, Go, and what comes between two looks
 )
 
 // deathVariable says that the process is the one in which the deadly statements run.

@@ -64,7 +64,7 @@ func TestChaos(t *testing.T) {
 	cfg := archive.DefaultConfig()
 	cfg.PackAge, cfg.LazyAge, cfg.PackBytes = 5*time.Millisecond, 5*time.Millisecond, 20_000
 	cfg.Grace, cfg.RetryMin, cfg.RetryMax = 0, time.Millisecond, 5*time.Millisecond
-	cfg.Ownership.Poll, cfg.Ownership.Heartbeat, cfg.Ownership.Expiry = 3*time.Millisecond, 5*time.Millisecond, 20*time.Millisecond
+	cfg.Ownership.Poll, cfg.Ownership.Heartbeat, cfg.Ownership.Expiry = 3*time.Millisecond, 15*time.Millisecond, 60*time.Millisecond
 	cfg.Ownership.RetryMin, cfg.Ownership.RetryMax = time.Millisecond, 5*time.Millisecond
 
 	ctx, cancel := context.WithCancel(t.Context())

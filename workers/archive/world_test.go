@@ -130,7 +130,7 @@ func (w *world) flush(s bus.Shard) bus.FlushReply {
 // eventually polls until f returns nil.
 func (w *world) eventually(f func() error) {
 	w.t.Helper()
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		err := f()
 		if err == nil {
