@@ -70,7 +70,7 @@ func Example_shortLived() {
 	for _, v := range values {
 		fmt.Println(v.Name, v.Value, v.Unit)
 	}
-	// Unordered output:
+	// Output:
 	// queue_length 0 count
 	// queue_length 1 count
 	// queue_length 2 count

@@ -1,6 +1,7 @@
 package memsink
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -92,7 +93,8 @@ type Object struct {
 	StreamID telemetry.ID
 }
 
-// Logs returns the entries of all log streams, block after block.
+// Logs returns the entries of all log streams in the order of their times, as a query shows them. In a block, what one goroutine wrote
+// while it moved from one P to another may lie in another order.
 func (d *Decoded) Logs() ([]Log, error) {
 	var logs []Log
 	err := d.each(telemetry.TagLog, func(dec *wire.Decoder, b *wire.BlockBody, c telemetry.Clock) error {
@@ -104,10 +106,11 @@ func (d *Decoded) Logs() ([]Log, error) {
 		})
 		return err
 	})
+	slices.SortStableFunc(logs, func(a, b Log) int { return cmp.Compare(a.Time, b.Time) })
 	return logs, err
 }
 
-// Measures returns the measures of all metrics streams, block after block.
+// Measures returns the measures of all metrics streams in the order of their times.
 func (d *Decoded) Measures() ([]Measure, error) {
 	var measures []Measure
 	err := d.each(telemetry.TagMetrics, func(dec *wire.Decoder, b *wire.BlockBody, c telemetry.Clock) error {
@@ -117,6 +120,7 @@ func (d *Decoded) Measures() ([]Measure, error) {
 		})
 		return err
 	})
+	slices.SortStableFunc(measures, func(a, b Measure) int { return cmp.Compare(a.Time, b.Time) })
 	return measures, err
 }
 

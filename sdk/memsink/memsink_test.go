@@ -1,6 +1,8 @@
 package memsink_test
 
 import (
+	"cmp"
+	"slices"
 	"testing"
 
 	"github.com/micromegas-go/micromegas/schemas/telemetry"
@@ -66,6 +68,23 @@ func TestDecodeGivesLogsMeasuresAndSpans(t *testing.T) {
 		t.Errorf("%+v, %v", spans, err)
 	} else if name := spans[0].Field("thread_span_desc").Object.Field("name").Text; name != "spanned" {
 		t.Errorf("span %q", name)
+	}
+}
+
+func TestLogsAndMeasuresComeInTheOrderOfTime(t *testing.T) {
+	d, err := memsink.Decode(sinktest.Requests(30))
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Reverse(d.Blocks)
+	logs, err := d.Logs()
+	if err != nil || len(logs) != 10 || !slices.IsSortedFunc(logs, func(a, b memsink.Log) int { return cmp.Compare(a.Time, b.Time) }) {
+		t.Errorf("%+v, %v", logs, err)
+	}
+	measures, err := d.Measures()
+	if err != nil || len(measures) != 10 ||
+		!slices.IsSortedFunc(measures, func(a, b memsink.Measure) int { return cmp.Compare(a.Time, b.Time) }) {
+		t.Errorf("%+v, %v", measures, err)
 	}
 }
 

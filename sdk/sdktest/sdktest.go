@@ -68,9 +68,6 @@ func read(t testing.TB, sink *memsink.Sink) *Recorded {
 		t.Fatal(err)
 	}
 	r.Spans = spans(events)
-	// Events of one P come one after the other, those of several as they may.
-	slices.SortStableFunc(r.Logs, func(a, b memsink.Log) int { return cmp.Compare(a.Time, b.Time) })
-	slices.SortStableFunc(r.Measures, func(a, b memsink.Measure) int { return cmp.Compare(a.Time, b.Time) })
 	return r
 }
 
