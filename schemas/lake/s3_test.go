@@ -109,7 +109,8 @@ func TestS3BucketThroughFaults(t *testing.T) {
 	t.Logf("%d operations in %s, %d requests of which %d went wrong (%d×500, %d×503, %d time-outs, %d torn, %d replies lost): %d tried again, %d failed",
 		stats.Operations, time.Since(begun).Round(time.Millisecond), c.Requests, c.Faults(), c.Error500, c.Error503, c.Timeouts, c.Torn, c.LostReply,
 		stats.Retries, stats.Failures)
-	if c.Faults() == 0 || stats.Failures != 0 || stats.Retries < c.Faults() {
+	// A reply may be torn behind what somebody reads of it: then there is nothing to try again.
+	if c.Faults() == 0 || stats.Failures != 0 || stats.Retries < c.Faults()-c.Torn {
 		t.Errorf("stats = %+v, faults = %+v", stats, c)
 	}
 }
