@@ -177,17 +177,24 @@ func (f *perfettoFlags) write(ctx context.Context, std stdio, w io.Writer) (*tra
 	}
 	defer c.Close()
 	trace := &traceWriter{w: bufio.NewWriterSize(w, traceBuffer)}
+	opts := client.QueryOptions{Begin: f.begin, End: f.end}
+	var progress *output.Progress
 	if file, ok := std.err.(*os.File); ok && output.IsTerminal(file) {
-		progress := output.NewProgress(file)
+		progress = output.NewProgress(file)
 		defer progress.Stop()
 		progress.Describe(func() string { return megabytes(trace.size.Load()) })
+		opts.Progress = progress.Building
 	}
-	rows, err := c.Query(ctx, f.sql(), client.QueryOptions{Begin: f.begin, End: f.end})
+	rows, err := c.Query(ctx, f.sql(), opts)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	if err := trace.copyAll(rows); err != nil {
+	var source output.Source = rows
+	if progress != nil {
+		source = progress.Watch(rows, false)
+	}
+	if err := trace.copyAll(source); err != nil {
 		return nil, err
 	}
 	trace.warnings = rows.Warnings()

@@ -123,6 +123,7 @@ func printQuery(ctx context.Context, std stdio, url, key, sql string, format out
 	if f, ok := std.err.(*os.File); ok && output.IsTerminal(f) {
 		progress = output.NewProgress(f)
 		defer progress.Stop()
+		opts.Progress = progress.Building
 	}
 	rows, err := c.Query(ctx, sql, opts)
 	if err != nil {

@@ -303,6 +303,7 @@ func (r *run) buildFleet(ctx context.Context, threads []*fleetThread) error {
 	wishes := make([]wish, len(stale))
 	for i, t := range stale {
 		wishes[i] = wishFor("thread_spans", t.id, r.req.Range)
+		r.building.expect(wishes[i], t.cost)
 	}
 	all, err := r.materialize(ctx, wishes)
 	if err != nil {

@@ -103,10 +103,11 @@ func (r *run) grant(ctx context.Context, w wish, to *granted) (release func(), e
 	if r.s.parts.Bus == nil {
 		return nil, r.refused(ctx, w, bus.ErrNoOwner)
 	}
-	to.MaterializeReply, err = r.s.parts.Bus.Materialize(ctx, bus.MaterializeRequest{View: w.view, Instance: w.id, Begin: w.begin, End: w.end}, r.tellBuilding(w))
+	to.MaterializeReply, err = r.s.parts.Bus.Materialize(ctx, bus.MaterializeRequest{View: w.view, Instance: w.id, Begin: w.begin, End: w.end}, r.building.of(w))
 	if err != nil {
 		return nil, r.refused(ctx, w, err)
 	}
+	r.building.end(w)
 	if len(to.Files) == 0 {
 		return nil, nil
 	}
@@ -119,22 +120,6 @@ func (r *run) grant(ctx context.Context, w wish, to *granted) (release func(), e
 		return release, fmt.Errorf("files of %s: %w", w.view, err)
 	}
 	return release, nil
-}
-
-// buildingEvery is how often the log says how far a build has come that a query waits for.
-const buildingEvery = 2 * time.Second
-
-// tellBuilding returns what writes the progress of a long build to the log.
-func (r *run) tellBuilding(w wish) func(bus.MaterializeProgress) {
-	told := time.Now()
-	return func(p bus.MaterializeProgress) {
-		if time.Since(told) < buildingEvery {
-			return
-		}
-		told = time.Now()
-		r.s.log.Info("a view is being built for a query", "view", w.view, "instance", w.id.String(), "blocks_done", p.Done, "blocks", p.Blocks, "waiting", p.Waiting,
-			"query_id", r.id)
-	}
 }
 
 // unknown is the text that clients know for an instance that is not registered.

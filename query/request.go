@@ -20,6 +20,10 @@ type Request struct {
 	Strict             bool   // fail where the answer may be incomplete, instead of warning
 	Admin              bool   // the caller may use the administrator's functions
 	Client             Client // for the record
+
+	// Progress, unless nil, is told how far the views have come that Query waits for: one call at a time, from any goroutine, none after
+	// Query has returned. It must not block.
+	Progress func(Progress)
 }
 
 // Client says who asks, as far as the caller told. It is logged, and nothing depends on it.

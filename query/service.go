@@ -76,8 +76,7 @@ func (s *Service) OldestCommit() (int64, bool) { return s.pins.oldest() }
 // Query answers a statement. The Answer must be closed.
 func (s *Service) Query(ctx context.Context, req Request) (*Answer, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.Timeout, errTooLong)
-	run := &run{s: s, req: req, id: uuid.NewString(), began: time.Now(), cancel: cancel}
-	s.counts.began()
+	run := s.newRun(req, cancel)
 	a, err := run.start(ctx)
 	if err != nil {
 		err = run.fail(ctx, err)
@@ -90,14 +89,20 @@ func (s *Service) Query(ctx context.Context, req Request) (*Answer, error) {
 // Prepare returns the schema that Query's answer would have. Nothing is executed and no owner is asked.
 func (s *Service) Prepare(ctx context.Context, req Request) (*arrow.Schema, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.Timeout, errTooLong)
-	run := &run{s: s, req: req, id: uuid.NewString(), began: time.Now(), cancel: cancel, dry: true}
-	s.counts.began()
+	run := s.newRun(req, cancel)
+	run.dry = true
 	schema, err := run.prepare(ctx)
 	if err != nil {
 		err = run.fail(ctx, err)
 	}
 	run.end(err)
 	return schema, err
+}
+
+func (s *Service) newRun(req Request, cancel context.CancelFunc) *run {
+	s.counts.began()
+	id := uuid.NewString()
+	return &run{s: s, req: req, id: id, began: time.Now(), cancel: cancel, building: newBuilding(req.Progress, s.log.With("query_id", id))}
 }
 
 // errTooLong is why a query's context ended.
@@ -128,6 +133,7 @@ type run struct {
 	warnings []string                  // what may be missing from the answer
 	notes    []string                  // what the client should know of an answer that is complete
 	granted  map[wish]*granted         // by materialize, so far
+	building *building                 // what materialize waits for
 	trees    map[string]*calltree.Tree // of functions over calls, by their arguments
 	traced   tracer                    // what the answer shows without the engine; nil = nothing
 	span     *sdk.ContextSpan          // open until the query ends

@@ -41,13 +41,17 @@ import (
 // spanBus is a fakeBus behind which a real service materializes.
 type spanBus struct {
 	fakeBus
-	service *justintime.Service
-	asked   atomic.Int64
-	change  func(*bus.MaterializeReply) error // what the service said; nil = nothing
+	service  *justintime.Service
+	asked    atomic.Int64
+	progress *bus.MaterializeProgress          // told before all that is built; nil = nothing
+	change   func(*bus.MaterializeReply) error // what the service said; nil = nothing
 }
 
 func (b *spanBus) Materialize(ctx context.Context, req bus.MaterializeRequest, progress func(bus.MaterializeProgress)) (bus.MaterializeReply, error) {
 	b.asked.Add(1)
+	if progress != nil && b.progress != nil {
+		progress(*b.progress)
+	}
 	reply, err := b.service.Materialize(ctx, req, progress)
 	if err == nil && b.change != nil {
 		err = b.change(&reply)

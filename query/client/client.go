@@ -42,6 +42,10 @@ type QueryOptions struct {
 	Limit              int64     // most rows; 0 = all
 	PreserveDictionary bool      // take dictionaries rather than plain values
 	Strict             bool      // fail where the answer may be incomplete, instead of warning
+
+	// Progress, unless nil, is told every now and then how many blocks of raw events are decoded that Query waits for, and of how many as
+	// far as is known: one call at a time, none after Query has returned. A server that cannot say is waited for without.
+	Progress func(done, blocks int64)
 }
 
 // Client is a connection to one server. It is safe for concurrent use.
@@ -102,7 +106,11 @@ func (c *Client) Query(ctx context.Context, sql string, opts QueryOptions) (*Row
 	if err != nil {
 		return nil, fmt.Errorf("make the ticket: %w", err)
 	}
-	ctx, cancel := context.WithCancel(metadata.NewOutgoingContext(ctx, c.headers(opts)))
+	md := c.headers(opts)
+	if opts.Progress != nil {
+		defer c.follow(ctx, md, opts.Progress)()
+	}
+	ctx, cancel := context.WithCancel(metadata.NewOutgoingContext(ctx, md))
 	stream, err := c.flight.DoGet(ctx, &flight.Ticket{Ticket: ticket})
 	if err != nil {
 		cancel()

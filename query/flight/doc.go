@@ -6,4 +6,8 @@
 // Invariants: the schema is sent at once, before the first row exists; batches are uncompressed and near 2 MiB; rows are
 // not copied between the engine's batches and the HTTP/2 framer; a FlightInfo's and a prepared statement's schema is exactly that
 // of the stream. Warnings of a query travel as the app_metadata of the schema message, JSON {"warnings": […]}.
+//
+// Before its schema a query may wait for views that are built for it. A call whose header x-progress-id names it can be followed meanwhile:
+// the action QueryProgress, with that name as its body, gives one result, JSON {"blocks_done": …, "blocks": …}, or none when nothing is
+// known (yet, any more, or because another server answers).
 package flight

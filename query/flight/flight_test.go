@@ -10,6 +10,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -616,6 +617,118 @@ func TestCancelEndsTheQuery(t *testing.T) {
 		t.Errorf("cancel: %v %v", res.Status, err)
 	}
 	waitFor("cancelled by CancelFlightInfo", 2)
+}
+
+// followedFake has views to build: it answers when the client has been told how far they are.
+type followedFake struct {
+	fake
+	told chan struct{}
+}
+
+func (f *followedFake) Query(ctx context.Context, req query.Request) (*query.Answer, error) {
+	if req.Progress != nil {
+		req.Progress(query.Progress{Done: 3, Blocks: 17})
+		select {
+		case <-f.told:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return f.fake.Query(ctx, req)
+}
+
+func TestQueryIsFollowed(t *testing.T) {
+	keys, err := identity.ParseKeys(`[{"name":"a","key":"secret-a"},{"name":"b","key":"secret-b"}]`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &followedFake{fake: fake{schema: numbers(), batches: plan(3)}, told: make(chan struct{})}
+	addr, _ := serve(t, f, keys)
+	tell := sync.OnceFunc(func() { close(f.told) })
+	rows, err := dial(t, addr, "secret-a").Query(t.Context(), "SELECT 1", client.QueryOptions{Progress: func(done, blocks int64) {
+		if done != 3 || blocks != 17 {
+			t.Errorf("%d of %d", done, blocks)
+		}
+		tell()
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, _ := drain(t, rows); n != 3 {
+		t.Errorf("%d rows", n)
+	}
+}
+
+// TestProgressIsTheCallers asks by hand: a name counts for its caller, while the query waits, and no longer.
+func TestProgressIsTheCallers(t *testing.T) {
+	keys, err := identity.ParseKeys(`[{"name":"a","key":"secret-a"},{"name":"b","key":"secret-b"}]`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &followedFake{fake: fake{schema: numbers(), batches: plan(3)}, told: make(chan struct{})}
+	addr, _ := serve(t, f, keys)
+	c := raw(t, addr)
+	as := func(key string, more ...string) context.Context {
+		return metadata.AppendToOutgoingContext(t.Context(), append(more, "authorization", "Bearer "+key)...)
+	}
+	progress := func(key, id string) string {
+		t.Helper()
+		stream, err := c.DoAction(as(key), &aflight.Action{Type: "QueryProgress", Body: []byte(id)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		result, err := stream.Recv()
+		if err != nil && !errors.Is(err, io.EOF) {
+			t.Fatal(err)
+		}
+		return string(result.GetBody())
+	}
+	for _, id := range []string{"", "mine", strings.Repeat("x", 65)} {
+		if got := progress("secret-a", id); got != "" {
+			t.Errorf("no query, but %s", got)
+		}
+	}
+	ticket, err := proto.Marshal(&pb.TicketStatementQuery{StatementHandle: []byte("SELECT 1")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := c.DoGet(as("secret-a", "x-progress-id", "mine"), &aflight.Ticket{Ticket: ticket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(10 * time.Second); progress("secret-a", "mine") != `{"blocks_done":3,"blocks":17}`; {
+		if time.Now().After(end) {
+			t.Fatal("nothing is told")
+		}
+	}
+	if got := progress("secret-b", "mine") + progress("secret-a", "other"); got != "" {
+		t.Errorf("told to others: %s", got)
+	}
+	close(f.told)
+	if _, err := stream.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	if got := progress("secret-a", "mine"); got != "" {
+		t.Errorf("told after the end: %s", got)
+	}
+	actions, err := c.ListActions(as("secret-a"), &aflight.Empty{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for {
+		a, err := actions.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, a.GetType())
+	}
+	if !slices.Contains(names, "QueryProgress") || !slices.Contains(names, "CreatePreparedStatement") {
+		t.Errorf("actions %q", names)
+	}
 }
 
 func TestShutdownWaitsForQueries(t *testing.T) {

@@ -23,6 +23,7 @@ const (
 	headerLimit      = "limit"
 	headerDictionary = "preserve_dictionary"
 	headerStrict     = "x-strict"
+	headerProgress   = "x-progress-id"
 	headerAuth       = "authorization"
 )
 

@@ -73,6 +73,7 @@ func newService(cfg Config, q query.Querier, a auth, log *slog.Logger) (*service
 	return &service{
 		FlightServer: flightsql.NewFlightServer(cmds),
 		commands:     cmds,
+		followed:     newFollowed(),
 		auth:         a,
 		cfg:          cfg,
 		log:          log,

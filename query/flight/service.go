@@ -21,6 +21,7 @@ import (
 type service struct {
 	flight.FlightServer
 	commands *commands
+	followed *followed
 	auth     auth
 	cfg      Config
 	log      *slog.Logger
@@ -71,7 +72,7 @@ func (s *service) answer(stream flight.FlightService_DoGetServer, sql string) er
 	if err != nil {
 		return err
 	}
-	a, err := s.commands.query.Query(ctx, req)
+	a, err := s.query(ctx, req)
 	if err != nil {
 		return err
 	}
@@ -90,6 +91,12 @@ func (s *service) answer(stream flight.FlightService_DoGetServer, sql string) er
 	case <-timer.C:
 		return a.Err() // the client does not read: the end of the call is what ends a message under way
 	}
+}
+
+// query begins a query that its caller may follow.
+func (s *service) query(ctx context.Context, req query.Request) (*query.Answer, error) {
+	defer s.followed.begin(ctx, &req)()
+	return s.commands.query.Query(ctx, req)
 }
 
 // stallGrace is how long a query may take to end by itself once its time is over.

@@ -31,6 +31,7 @@ type Progress struct {
 
 	mu    sync.Mutex
 	rows  int64
+	built string        // how far the server has come before the first row; "" = unknown
 	text  func() string // instead of the rows
 	shown bool
 	quiet bool
@@ -68,7 +69,14 @@ func (p *Progress) show() {
 	if p.text != nil {
 		text = p.text()
 	}
-	fmt.Fprintf(p.w, "\r\x1b[Kwaiting %.1f s, %s", time.Since(p.began).Seconds(), text)
+	fmt.Fprintf(p.w, "\r\x1b[Kwaiting %.1f s, %s%s", time.Since(p.began).Seconds(), p.built, text)
+}
+
+// Building notes how many blocks the server has decoded for the query, and of how many.
+func (p *Progress) Building(done, blocks int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.built = fmt.Sprintf("%d of %d blocks decoded, ", done, blocks)
 }
 
 // Describe makes the line say what text returns instead of the number of rows. text is called by another goroutine.
@@ -102,8 +110,12 @@ func (p *Progress) Stop() {
 	p.Clear()
 }
 
-// Watch returns rows that count themselves on the line. With clear the line goes when the first batch comes.
+// Watch returns rows that count themselves on the line, which no longer speaks of blocks: there are rows only when all are decoded. With
+// clear the line goes when the first batch comes.
 func (p *Progress) Watch(rows Source, clear bool) Source {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.built = ""
 	return &watched{rows, p, clear}
 }
 
