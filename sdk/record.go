@@ -174,7 +174,7 @@ func writeSlow(l *lane, n int) (*lane, []uint64) {
 		return nil, nil
 	}
 	if w := l.room(n); w != nil {
-		memory.give(c)
+		memory.giveBack(c)
 		return l, w
 	}
 	if l.extend(c) {
@@ -229,6 +229,8 @@ type pool struct {
 	spare []*chunk
 	wake  func() // called when a share of the bound was handed out since the last call of calm
 	since int    // words handed out since then
+
+	unused atomic.Pointer[chunk] // a list of those that giveBack has taken; they count as handed out
 }
 
 var memory pool
@@ -238,6 +240,11 @@ func (p *pool) take(n int) *chunk {
 	n = max(n, chunkWords)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	for c := p.unused.Swap(nil); c != nil; {
+		next := c.next.Load()
+		p.keep(c)
+		c = next
+	}
 	if p.out+n > p.bound {
 		return nil
 	}
@@ -258,6 +265,23 @@ func (p *pool) take(n int) *chunk {
 func (p *pool) give(c *chunk) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.keep(c)
+}
+
+// giveBack is give without the mutex, for who is pinned and must not block: the runtime ends a program whose pinned goroutine waits. The
+// list only grows by one or is taken as a whole, so what was compared cannot have been exchanged meanwhile.
+func (p *pool) giveBack(c *chunk) {
+	for {
+		top := p.unused.Load()
+		c.next.Store(top)
+		if p.unused.CompareAndSwap(top, c) {
+			return
+		}
+	}
+}
+
+// keep makes a chunk spare, where there is place. mu is held.
+func (p *pool) keep(c *chunk) {
 	p.out -= len(c.words)
 	if len(c.words) != chunkWords || len(p.spare) >= spareChunks {
 		return
