@@ -142,9 +142,10 @@ type ProcessRow struct {
 	telemetry.Process
 	No         int64
 	Registered int64 // insert time of the registration; 0 = stub
-	// Over the archived blocks of the process; meaningful when HasBlocks.
-	FirstTime, LastTime, LastInsert, LastTicks int64
-	HasBlocks                                  bool
+	// Over the archived blocks of the process; meaningful when HasBlocks. LastTicksTime is the end time of the block that ends with
+	// LastTicks, of several the latest one: a clock is estimated from these two. LastTime may be that of another block.
+	FirstTime, LastTime, LastInsert, LastTicks, LastTicksTime int64
+	HasBlocks                                                 bool
 }
 
 // StreamRow is a stream as registered, or a stub (Registered 0) of which only ID and ProcessID are known.

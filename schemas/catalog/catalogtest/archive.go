@@ -1,7 +1,9 @@
 package catalogtest
 
 import (
+	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -248,10 +250,42 @@ func testLastSeen(t *testing.T, cat catalog.Catalog) {
 	early.BeginTicks, early.EndTicks = -50, -40
 	archive(t, cat, step(2, 3, early))
 	p, s := oneProcess(t, cat, 1), oneStream(t, cat, 1)
-	equal(t, "process", []int64{p.FirstTime, p.LastTime, p.LastInsert, p.LastTicks}, []int64{second(1), second(10), second(11), 100})
+	equal(t, "process", []int64{p.FirstTime, p.LastTime, p.LastInsert, p.LastTicks, p.LastTicksTime}, []int64{second(1), second(10), second(11), 100, second(10)})
 	equal(t, "stream", []int64{s.FirstTime, s.LastTime, s.LastInsert}, []int64{second(1), second(6), second(7)})
 	if silent := oneProcess(t, cat, 2); silent.HasBlocks || silent.LastTime != 0 {
 		t.Fatalf("process without blocks: %+v", silent)
+	}
+}
+
+// The last ticks and their time are of one block, whatever the order in which blocks come, and however commits and streams divide them.
+func testLastTicks(t *testing.T, cat catalog.Catalog) {
+	ends := []struct{ ticks, time int64 }{
+		{100, second(15)},
+		{100, second(20) + 999},
+		{40, second(1000)}, // the process's wall clock was ahead
+	}
+	process, seq := 0, uint64(0)
+	f := func(order []int, streams, commits int) {
+		t.Helper()
+		process++
+		var blocks []catalog.BlockReg
+		for i, n := range order {
+			b := block(n, 10*process+i%streams, process)
+			b.EndTicks, b.EndTime = ends[n].ticks, ends[n].time
+			blocks = append(blocks, b)
+		}
+		for part := range slices.Chunk(blocks, len(blocks)/commits) {
+			archive(t, cat, step(seq, seq+1, part...))
+			seq++
+		}
+		p := oneProcess(t, cat, process)
+		equal(t, fmt.Sprintf("order %v, streams %d, commits %d", order, streams, commits), []int64{p.LastTicks, p.LastTicksTime, p.LastTime}, []int64{100, second(20), second(1000)})
+	}
+	for _, order := range [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}} {
+		f(order, 1, 1)
+		f(order, 3, 1)
+		f(order, 1, 3)
+		f(order, 3, 3)
 	}
 }
 

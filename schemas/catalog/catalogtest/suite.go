@@ -40,6 +40,7 @@ func Run(t *testing.T, open func(t *testing.T) catalog.Catalog) {
 		{"LayoutsAreShared", testLayouts},
 		{"StreamTags", testStreamTags},
 		{"LastSeenTimes", testLastSeen},
+		{"LastTicksHaveTheirTime", testLastTicks},
 		{"DuplicatesByTruncatedTime", testDuplicatesTruncated},
 		{"ManyBlocks", testManyBlocks},
 		{"BlocksSinceReadsWholeCommits", testBlocksSince},

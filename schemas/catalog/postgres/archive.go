@@ -357,26 +357,31 @@ SELECT $1, $2, $3, n.* FROM unnest($4::bigint[], $5::integer[], $6::smallint[]) 
 
 // seen is the last-seen times of the blocks of one stream in a commit.
 type seen struct {
-	stream                                     telemetry.ID
-	firstTime, lastTime, lastInsert, lastTicks int64
+	stream                                                    telemetry.ID
+	firstTime, lastTime, lastInsert, lastTicks, lastTicksTime int64
 }
 
 func newSeen(b *catalog.BlockReg) seen {
-	return seen{b.StreamID, micros(b.BeginTime), micros(b.EndTime), micros(b.InsertTime), b.EndTicks}
+	return seen{b.StreamID, micros(b.BeginTime), micros(b.EndTime), micros(b.InsertTime), b.EndTicks, micros(b.EndTime)}
 }
 
 func (s *seen) add(b *catalog.BlockReg) {
+	end := micros(b.EndTime)
 	s.firstTime = min(s.firstTime, micros(b.BeginTime))
-	s.lastTime = max(s.lastTime, micros(b.EndTime))
+	s.lastTime = max(s.lastTime, end)
 	s.lastInsert = max(s.lastInsert, micros(b.InsertTime))
-	s.lastTicks = max(s.lastTicks, b.EndTicks)
+	if cmp.Or(cmp.Compare(b.EndTicks, s.lastTicks), cmp.Compare(end, s.lastTicksTime)) > 0 {
+		s.lastTicks, s.lastTicksTime = b.EndTicks, end
+	}
 }
 
 // updateSeen widens the last-seen times of streams, and of the processes that they belong to, and notes what the commit changed. Rows of
 // last-seen times are common to the shards of both classes, so it is the last statement: others wait for the end of the commit only.
+// Of a process, last_ticks and last_ticks_time stay a pair, the greatest by ticks and then by time, whatever the order in which blocks come.
 const updateSeen = `WITH n AS MATERIALIZED (
-  SELECT s.stream_no, s.process_no, a.first_time, a.last_time, a.last_insert, a.last_ticks
-  FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[]) AS a(stream_id, first_time, last_time, last_insert, last_ticks)
+  SELECT s.stream_no, s.process_no, a.first_time, a.last_time, a.last_insert, a.last_ticks, a.last_ticks_time
+  FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
+    AS a(stream_id, first_time, last_time, last_insert, last_ticks, last_ticks_time)
   CROSS JOIN LATERAL (SELECT o.stream_no, o.process_no FROM streams o WHERE o.stream_id = a.stream_id OFFSET 0) AS s
 ), streams_too AS (
   INSERT INTO stream_seen AS t (stream_no, first_time, last_time, last_insert)
@@ -384,26 +389,28 @@ const updateSeen = `WITH n AS MATERIALIZED (
   ON CONFLICT (stream_no) DO UPDATE SET first_time = least(t.first_time, excluded.first_time), last_time = greatest(t.last_time, excluded.last_time),
     last_insert = greatest(t.last_insert, excluded.last_insert)
 ), noted AS (` + noteChanges + `)
-INSERT INTO process_seen AS t (process_no, first_time, last_time, last_insert, last_ticks)
-SELECT process_no, min(first_time), max(last_time), max(last_insert), max(last_ticks) FROM n GROUP BY process_no ORDER BY process_no
+INSERT INTO process_seen AS t (process_no, first_time, last_time, last_insert, last_ticks, last_ticks_time)
+SELECT process_no, min(first_time), max(last_time), max(last_insert), max(last_ticks), (max(ARRAY[last_ticks, last_ticks_time]))[2]
+FROM n GROUP BY process_no ORDER BY process_no
 ON CONFLICT (process_no) DO UPDATE SET first_time = least(t.first_time, excluded.first_time), last_time = greatest(t.last_time, excluded.last_time),
-  last_insert = greatest(t.last_insert, excluded.last_insert), last_ticks = greatest(t.last_ticks, excluded.last_ticks)`
+  last_insert = greatest(t.last_insert, excluded.last_insert), last_ticks = greatest(t.last_ticks, excluded.last_ticks),
+  last_ticks_time = CASE WHEN (t.last_ticks, t.last_ticks_time) > (excluded.last_ticks, excluded.last_ticks_time) THEN t.last_ticks_time ELSE excluded.last_ticks_time END`
 
 func (a *archiving) see(b *batch) {
 	n := len(a.seen)
 	streams := make([][16]byte, n)
-	var columns [4][]int64
+	var columns [5][]int64
 	for k := range columns {
 		columns[k] = make([]int64, n)
 	}
 	for i := range a.seen {
 		s := &a.seen[i]
 		streams[i] = s.stream
-		for k, v := range [...]int64{s.firstTime, s.lastTime, s.lastInsert, s.lastTicks} {
+		for k, v := range [...]int64{s.firstTime, s.lastTime, s.lastInsert, s.lastTicks, s.lastTicksTime} {
 			columns[k][i] = v
 		}
 	}
-	b.exec("last-seen times", updateSeen, append([]any{streams, columns[0], columns[1], columns[2], columns[3]}, a.changeArgs()...)...)
+	b.exec("last-seen times", updateSeen, append([]any{streams, columns[0], columns[1], columns[2], columns[3], columns[4]}, a.changeArgs()...)...)
 }
 
 // micros cuts a time to the whole microseconds that the catalog keeps.

@@ -158,3 +158,37 @@ func TestManyShardsAndStepsReadInOrder(t *testing.T) {
 		})
 	}
 }
+
+// Of the blocks that an earlier version archived the last time stands for that of the last ticks, until a block with more ticks comes.
+func TestLastTicksOfEarlierBlocks(t *testing.T) {
+	url := database(t)
+	db := open(t, url)
+	archive := func(n byte, ticks, end int64) {
+		t.Helper()
+		b := telemetry.Block{ID: telemetry.ID{n}, StreamID: telemetry.ID{1}, ProcessID: telemetry.ID{1}, EndTicks: ticks, EndTime: end}
+		err := db.CommitArchive(t.Context(), &catalog.ArchiveCommit{
+			Shard: catalog.ShardID{Class: 'e'}, From: uint64(n), To: uint64(n) + 1, Pack: &catalog.Pack{Key: "packs/" + string('0'+n)}, Blocks: []catalog.BlockReg{{Block: b}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(ticks, time int64) {
+		t.Helper()
+		rows, err := db.Processes(t.Context(), nil)
+		if err != nil || len(rows) != 1 || rows[0].LastTicks != ticks || rows[0].LastTicksTime != time {
+			t.Fatalf("processes %+v, %v, want ticks %d of %d", rows, err, ticks, time)
+		}
+	}
+	archive(0, 50, 5000)
+	archive(1, 20, 9000)
+	want(50, 5000)
+	exec(t, raw(t, url), "ALTER TABLE process_seen DROP COLUMN last_ticks_time")
+	exec(t, raw(t, url), "UPDATE catalog_version SET version = 6")
+	db = open(t, url)
+	want(50, 9000)
+	archive(2, 30, 3000)
+	want(50, 9000)
+	archive(3, 60, 6000)
+	want(60, 6000)
+}

@@ -18,12 +18,12 @@ import (
 // commit may change at any time. What is registered again is noted too.
 const noteChanges = `
   INSERT INTO changes(class, gen, shard, seq, from_seq, weight, processes, streams)
-  SELECT $6, $7, $8, $9, $10, coalesce((SELECT k.weight FROM changes k WHERE k.class = $6 AND k.gen = $7 AND k.shard = $8 AND k.seq < $9 ORDER BY k.seq DESC LIMIT 1), 0)
-    + $13 + cardinality(p.list) + cardinality(s.list), p.list, s.list
+  SELECT $7, $8, $9, $10, $11, coalesce((SELECT k.weight FROM changes k WHERE k.class = $7 AND k.gen = $8 AND k.shard = $9 AND k.seq < $10 ORDER BY k.seq DESC LIMIT 1), 0)
+    + $14 + cardinality(p.list) + cardinality(s.list), p.list, s.list
   FROM (SELECT coalesce(array_agg(no ORDER BY no), '{}') FROM (SELECT process_no FROM n
-      UNION SELECT (SELECT o.process_no FROM processes o WHERE o.process_id = i.id) FROM unnest($11::uuid[]) AS i(id)) AS u(no)) AS p(list),
+      UNION SELECT (SELECT o.process_no FROM processes o WHERE o.process_id = i.id) FROM unnest($12::uuid[]) AS i(id)) AS u(no)) AS p(list),
     (SELECT coalesce(array_agg(no ORDER BY no), '{}') FROM (SELECT stream_no FROM n
-      UNION SELECT (SELECT o.stream_no FROM streams o WHERE o.stream_id = i.id) FROM unnest($12::uuid[]) AS i(id)) AS u(no)) AS s(list)`
+      UNION SELECT (SELECT o.stream_no FROM streams o WHERE o.stream_id = i.id) FROM unnest($13::uuid[]) AS i(id)) AS u(no)) AS s(list)`
 
 // changeArgs are the arguments of noteChanges.
 func (a *archiving) changeArgs() []any {

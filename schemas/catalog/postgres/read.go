@@ -22,7 +22,8 @@ func (db *DB) many(ctx context.Context) (leave func(), err error) {
 
 const selectProcesses = `SELECT p.process_no, p.process_id, coalesce(p.registered, 0), p.exe, p.username, p.realname, p.computer, p.distro, p.cpu_brand,
   p.tsc_frequency, p.start_time, p.start_ticks, coalesce(p.parent_process_id, '00000000-0000-0000-0000-000000000000'), p.properties,
-  coalesce(e.first_time, 0), coalesce(e.last_time, 0), coalesce(e.last_insert, 0), coalesce(e.last_ticks, 0), e.process_no IS NOT NULL
+  coalesce(e.first_time, 0), coalesce(e.last_time, 0), coalesce(e.last_insert, 0), coalesce(e.last_ticks, 0),
+  coalesce(e.last_ticks_time, e.last_time, 0), e.process_no IS NOT NULL
 FROM processes p LEFT JOIN process_seen e USING(process_no) `
 
 // Processes implements catalog.Catalog.
@@ -73,7 +74,7 @@ func scanProcess(r pgx.Rows) (p catalog.ProcessRow, err error) {
 	var properties string
 	err = r.Scan(&p.No, (*[16]byte)(&p.ID), &p.Registered, &p.Exe, &p.Username, &p.Realname, &p.Computer, &p.Distro, &p.CPUBrand,
 		&p.TSCFrequency, &p.StartTime, &p.StartTicks, (*[16]byte)(&p.ParentID), &properties,
-		&p.FirstTime, &p.LastTime, &p.LastInsert, &p.LastTicks, &p.HasBlocks)
+		&p.FirstTime, &p.LastTime, &p.LastInsert, &p.LastTicks, &p.LastTicksTime, &p.HasBlocks)
 	if err == nil {
 		p.Properties, err = decodeProperties(properties)
 	}

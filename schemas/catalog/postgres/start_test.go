@@ -101,6 +101,7 @@ func TestWrongStartsSayWhatIsWrong(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer admin.Close(t.Context())
+	exec(t, admin, "DROP ROLE IF EXISTS reader") // of a run before
 	exec(t, admin, "CREATE ROLE reader LOGIN PASSWORD 'hunter2/x'")
 	cfg, err := pgx.ParseConfig(right)
 	if err != nil {

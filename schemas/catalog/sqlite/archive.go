@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"database/sql/driver"
@@ -273,24 +274,30 @@ func (a *archiving) blocks() error {
 }
 
 // seen is the last-seen times of the blocks of one stream or process in a commit.
-type seen struct{ no, firstTime, lastTime, lastInsert, lastTicks int64 }
+type seen struct{ no, firstTime, lastTime, lastInsert, lastTicks, lastTicksTime int64 }
 
 func (s *seen) add(b *catalog.BlockReg) {
+	end := catalog.TruncateToMicroseconds(b.EndTime)
 	s.firstTime = min(s.firstTime, catalog.TruncateToMicroseconds(b.BeginTime))
-	s.lastTime = max(s.lastTime, catalog.TruncateToMicroseconds(b.EndTime))
+	s.lastTime = max(s.lastTime, end)
 	s.lastInsert = max(s.lastInsert, catalog.TruncateToMicroseconds(b.InsertTime))
-	s.lastTicks = max(s.lastTicks, b.EndTicks)
+	if cmp.Or(cmp.Compare(b.EndTicks, s.lastTicks), cmp.Compare(end, s.lastTicksTime)) > 0 {
+		s.lastTicks, s.lastTicksTime = b.EndTicks, end
+	}
 }
 
 func newSeen(no int64, b *catalog.BlockReg) seen {
-	return seen{no, catalog.TruncateToMicroseconds(b.BeginTime), catalog.TruncateToMicroseconds(b.EndTime), catalog.TruncateToMicroseconds(b.InsertTime), b.EndTicks}
+	end := catalog.TruncateToMicroseconds(b.EndTime)
+	return seen{no, catalog.TruncateToMicroseconds(b.BeginTime), end, catalog.TruncateToMicroseconds(b.InsertTime), b.EndTicks, end}
 }
 
 const updateStreamSeen = `UPDATE streams SET first_time = min(coalesce(first_time, ?1), ?1), last_time = max(coalesce(last_time, ?2), ?2),
   last_insert = max(coalesce(last_insert, ?3), ?3) WHERE stream_no = ?4`
 
+// updateProcessSeen keeps last_ticks and last_ticks_time a pair, the greatest by ticks and then by time, whatever the order in which blocks come.
 const updateProcessSeen = `UPDATE processes SET first_time = min(coalesce(first_time, ?1), ?1), last_time = max(coalesce(last_time, ?2), ?2),
-  last_insert = max(coalesce(last_insert, ?3), ?3), last_ticks = max(coalesce(last_ticks, ?5), ?5) WHERE process_no = ?4`
+  last_insert = max(coalesce(last_insert, ?3), ?3), last_ticks = max(coalesce(last_ticks, ?5), ?5),
+  last_ticks_time = iif((last_ticks, last_ticks_time) > (?5, ?6), last_ticks_time, ?6) WHERE process_no = ?4`
 
 // lastSeen updates the aggregates of the streams and processes that the blocks belong to, one update for each.
 func (a *archiving) lastSeen() error {
@@ -305,7 +312,7 @@ func (a *archiving) lastSeen() error {
 		}
 	}
 	for _, s := range processes.list {
-		if _, err := a.t.exec(updateProcessSeen, s.firstTime, s.lastTime, s.lastInsert, s.no, s.lastTicks); err != nil {
+		if _, err := a.t.exec(updateProcessSeen, s.firstTime, s.lastTime, s.lastInsert, s.no, s.lastTicks, s.lastTicksTime); err != nil {
 			return err
 		}
 	}

@@ -54,7 +54,7 @@ func forIDs[T any](ctx context.Context, q querier, scan func(*sql.Rows) (T, erro
 const selectProcesses = `SELECT process_no, process_id, coalesce(registered, 0), coalesce(exe, ''), coalesce(username, ''), coalesce(realname, ''),
   coalesce(computer, ''), coalesce(distro, ''), coalesce(cpu_brand, ''), coalesce(tsc_frequency, 0), coalesce(start_time, 0), coalesce(start_ticks, 0),
   parent_process_id, coalesce(properties, '{}'), coalesce(first_time, 0), coalesce(last_time, 0), coalesce(last_insert, 0), coalesce(last_ticks, 0),
-  first_time IS NOT NULL FROM processes`
+  coalesce(last_ticks_time, last_time, 0), first_time IS NOT NULL FROM processes`
 
 // Processes implements catalog.Catalog.
 func (db *DB) Processes(ctx context.Context, ids []telemetry.ID) ([]catalog.ProcessRow, error) {
@@ -73,7 +73,7 @@ func scanProcess(rows *sql.Rows) (p catalog.ProcessRow, err error) {
 	var properties string
 	err = rows.Scan(&p.No, idColumn{&p.ID}, &p.Registered, &p.Exe, &p.Username, &p.Realname, &p.Computer, &p.Distro, &p.CPUBrand,
 		&p.TSCFrequency, &p.StartTime, &p.StartTicks, idColumn{&p.ParentID}, &properties,
-		&p.FirstTime, &p.LastTime, &p.LastInsert, &p.LastTicks, &p.HasBlocks)
+		&p.FirstTime, &p.LastTime, &p.LastInsert, &p.LastTicks, &p.LastTicksTime, &p.HasBlocks)
 	if err == nil {
 		p.Properties, err = decodeProperties(properties)
 	}

@@ -46,7 +46,8 @@ func TestTracesOfEarlierBlocks(t *testing.T) {
 			}
 		}
 		err := db.writer.do(ctx, func(t *tx) error {
-			return t.execScript("DROP TABLE trace_ids; DROP TABLE trace_blocks; DROP TABLE trace_filters; DROP TABLE trace_dropped; PRAGMA user_version = 6")
+			return t.execScript(`DROP TABLE trace_ids; DROP TABLE trace_blocks; DROP TABLE trace_filters; DROP TABLE trace_dropped;
+ALTER TABLE processes DROP COLUMN last_ticks_time; PRAGMA user_version = 6`)
 		})
 		if err = errors.Join(err, db.Close()); err != nil {
 			t.Fatal(err)
