@@ -63,14 +63,14 @@ func (s *Service) enter(ctx context.Context, p *plan, tell *teller) (entry, erro
 	rows := columnar.NewRows(p.view.Table)
 	b, err := p.view.Begin(rows, &p.in.Instance, nil)
 	if err != nil {
-		return e, err
+		return e, broken(err)
 	}
 	if err := s.addAll(ctx, p, b, p.before, tell, func(*QuarantineError) {}); err != nil {
 		return e, err
 	}
 	left, err := b.End()
 	e.carry, e.ready = left.Carry, true
-	return e, err
+	return e, broken(err)
 }
 
 // addAll gives blocks to a builder. left is called with the reason of each that is left out.
@@ -102,14 +102,14 @@ func (s *Service) make(ctx context.Context, p *plan, c *slice, e entry, tell *te
 	m := &made{rows: columnar.NewRows(p.view.Table)}
 	b, err := p.view.Begin(m.rows, &p.in.Instance, e.carry)
 	if err != nil {
-		return nil, err
+		return nil, broken(err)
 	}
 	err = s.addAll(ctx, p, b, c.blocks, tell, func(q *QuarantineError) { m.quarantine(s, p, q) })
 	if err != nil {
 		return nil, err
 	}
 	if m.leaving, err = b.End(); err != nil {
-		return nil, fmt.Errorf("end partition of %s: %w", p.view.Table.Name, err)
+		return nil, fmt.Errorf("end partition of %s: %w", p.view.Table.Name, broken(err))
 	}
 	l := &m.leaving
 	key := l.Key
@@ -119,7 +119,7 @@ func (s *Service) make(ctx context.Context, p *plan, c *slice, e entry, tell *te
 	sum := sha256.Sum256(key)
 	m.stored.Entry, m.stored.Key, m.stored.Carry, m.stored.Note, m.stored.Open = e.name, hexHash(sum[:]), l.Carry, l.Note, int64(l.Open)
 	if p.view.Clock == ProcessClock && p.in.process.TSCFrequency <= 0 {
-		m.stored.ClockTicks, m.stored.ClockTime = p.in.process.LastTicks, p.in.process.LastTime
+		m.stored.ClockTicks, m.stored.ClockTime = p.in.process.LastTicks, p.in.process.LastTicksTime
 	}
 	return m, nil
 }
@@ -140,7 +140,7 @@ func (s *Service) finish(ctx context.Context, p *plan, c *slice, m *made, lease 
 	begun := time.Now()
 	data, err := s.encode(p, c, m)
 	if err != nil {
-		return err
+		return broken(err)
 	}
 	if err := s.step("before put"); err != nil {
 		return err
@@ -218,7 +218,8 @@ func (s *Service) encode(p *plan, c *slice, m *made) ([]byte, error) {
 // bounds returns the times of the rows, or of the blocks when there are no rows.
 func (m *made) bounds(begin, end int, c *slice) (least, greatest int64) {
 	if m.rows.Len() > 0 {
-		return slices.Min(m.rows.Columns[begin].Ints), slices.Max(m.rows.Columns[end].Ints)
+		least = slices.Min(m.rows.Columns[begin].Ints)
+		return least, max(least, slices.Max(m.rows.Columns[end].Ints)) // a producer may say that something ended before it began
 	}
 	least, greatest = c.blocks[0].BeginTime, c.blocks[0].BeginTime
 	for i := range c.blocks {

@@ -21,10 +21,11 @@ type Config struct {
 	SliceBytes   int64 // their bodies: images are few and large
 	Context      int   // blocks before a window upon which it is built when the partition before is not there
 
-	Builds     int   // instances that are built at once
-	Decoders   int   // blocks that are decoded at once
-	Fetches    int   // bodies that are read at once
-	FetchBytes int64 // bodies in memory, read and not decoded yet
+	Builds   int // instances that are built at once
+	Decoders int // blocks that are decoded at once
+	Fetches  int // bodies that are read at once
+	// DecodedBytes bounds, over all builds, the blocks that are read and not in rows yet, at what their compressed bytes can become.
+	DecodedBytes int64
 
 	RowGroupRows int
 	MaxBlockRows int
@@ -44,7 +45,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		SliceObjects: 256 << 10, SliceBytes: 64 << 20, Context: 64,
-		Builds: 4, Decoders: runtime.GOMAXPROCS(0), Fetches: 16, FetchBytes: 64 << 20,
+		Builds: 4, Decoders: runtime.GOMAXPROCS(0), Fetches: 16, DecodedBytes: 512 << 20,
 		RowGroupRows: 128 << 10, MaxBlockRows: 4 << 20, Limits: wire.DefaultLimits, MaxDecoders: 64,
 		ClockTolerance: time.Microsecond,
 		FlushTimeout:   5 * time.Second, LeaseExpiry: 3 * time.Second, LeasePoll: 50 * time.Millisecond, ForgetLeases: time.Hour,
@@ -63,7 +64,7 @@ func (c Config) Validate() error {
 		{"builds", int64(c.Builds)},
 		{"decoders", int64(c.Decoders)},
 		{"fetches", int64(c.Fetches)},
-		{"fetch bytes", c.FetchBytes},
+		{"decoded bytes", c.DecodedBytes},
 		{"row group rows", int64(c.RowGroupRows)},
 		{"max block rows", int64(c.MaxBlockRows)},
 		{"max decoders", int64(c.MaxDecoders)},

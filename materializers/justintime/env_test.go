@@ -14,6 +14,7 @@ import (
 
 	"github.com/micromegas-go/micromegas/materializers/columnar"
 	"github.com/micromegas-go/micromegas/materializers/justintime"
+	"github.com/micromegas-go/micromegas/materializers/netspans"
 	"github.com/micromegas-go/micromegas/materializers/threadspans"
 	"github.com/micromegas-go/micromegas/schemas/bus"
 	"github.com/micromegas-go/micromegas/schemas/bus/bustest"
@@ -132,7 +133,7 @@ func (e *env) service(owner string, cfg justintime.Config) *justintime.Service {
 	e.t.Helper()
 	s, err := justintime.New(cfg, justintime.Parts{
 		Bus: e.bus, Catalog: e.cat, Blocks: locate.New(e.cat, e.lake), Objects: e.lake, Owner: owner, Log: e.log,
-	}, []justintime.View{threadspans.View()})
+	}, []justintime.View{threadspans.View(), netspans.View()})
 	e.check(err)
 	return s
 }
@@ -150,6 +151,7 @@ type block struct {
 	from, to float64
 	offset   int64
 	events   []event
+	claim    func(*telemetry.Block) // what it says otherwise
 }
 
 func ticks(seconds float64) int64 { return int64(math.Round(seconds * 1e9)) }
@@ -182,10 +184,14 @@ func (e *env) envelope(b *block) *telemetry.Block {
 	if b.id.IsZero() {
 		b.id = telemetry.NewID()
 	}
-	return &telemetry.Block{
+	v := &telemetry.Block{
 		ID: b.id, StreamID: e.stream.ID, ProcessID: e.process.ID, BeginTime: day + ticks(b.from), EndTime: day + ticks(b.to),
 		BeginTicks: ticks(b.from), EndTicks: ticks(b.to), ObjectOffset: b.offset, NbObjects: int32(len(b.events)),
 	}
+	if b.claim != nil {
+		b.claim(v)
+	}
+	return v
 }
 
 // post publishes a block as the gateway does.
@@ -194,7 +200,7 @@ func (e *env) post(b *block) { e.postBody(b, e.body(b)) }
 func (e *env) postBody(b *block, body []byte) {
 	v := e.envelope(b)
 	e.publish(bus.Raw, &bus.Record{
-		Kind: bus.KindBlock, Tag: telemetry.TagCPU, ProcessID: v.ProcessID, StreamID: v.StreamID, BlockID: v.ID, BeginTime: v.BeginTime, EndTime: v.EndTime, Body: body,
+		Kind: bus.KindBlock, Tag: telemetry.TagOf(e.stream.Tags), ProcessID: v.ProcessID, StreamID: v.StreamID, BlockID: v.ID, BeginTime: v.BeginTime, EndTime: v.EndTime, Body: body,
 	})
 }
 

@@ -18,16 +18,13 @@ type job struct {
 	block   Block
 	decoded any
 	err     error // a *QuarantineError, or trouble that ends the build
-	held    int64 // bytes of the budget
+	held    int64 // bytes of the budget, until the builder has it
 	done    chan struct{}
 }
 
-// decode reads and decodes blocks, several at once, and gives them to f in order. The number of blocks that are ahead of f is bounded.
+// decode reads and decodes blocks, several at once, and gives them to f in order. The blocks that are ahead of f are bounded by their number,
+// and by what they can become.
 func (s *Service) decode(ctx context.Context, p *plan, blocks []catalog.BlockRow, f func(*job) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	var running sync.WaitGroup
-	defer running.Wait()
-	defer cancel()
 	clock := telemetry.Clock{}
 	if p.view.Clock == ProcessClock {
 		var err error
@@ -36,6 +33,15 @@ func (s *Service) decode(ctx context.Context, p *plan, blocks []catalog.BlockRow
 		}
 	}
 	queue := make(chan *job, s.cfg.Fetches+s.cfg.Decoders)
+	defer func() { // of those that f has not seen
+		for j := range queue {
+			s.bytes.Release(j.held)
+		}
+	}()
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
 	running.Go(func() {
 		defer close(queue)
 		for i := range blocks {
@@ -46,27 +52,32 @@ func (s *Service) decode(ctx context.Context, p *plan, blocks []catalog.BlockRow
 			running.Go(func() {
 				defer close(j.done)
 				j.decoded, j.err = s.decodeOne(ctx, p, &j.block)
-				s.bytes.Release(j.held)
 			})
 			select {
 			case queue <- j:
 			case <-ctx.Done():
+				s.bytes.Release(j.held)
 				return
 			}
 		}
 	})
 	for j := range queue {
 		<-j.done
-		if err := f(j); err != nil {
+		err := f(j)
+		s.bytes.Release(j.held)
+		if err != nil {
 			return err
 		}
 	}
 	return context.Cause(ctx)
 }
 
-// admit waits for room for a block's body.
+// lz4Expansion is what a byte of a compressed buffer can become: a length byte of a match adds 255 at most (LZ4 block format).
+const lz4Expansion = 255
+
+// admit waits for room for what a block can become. Blocks as they are wait for nothing: they have some 25 kB and are a fourth compressed.
 func (s *Service) admit(ctx context.Context, j *job) error {
-	j.held = min(j.block.PackLength, s.cfg.FetchBytes)
+	j.held = min(j.block.PackLength*lz4Expansion, s.cfg.DecodedBytes)
 	return s.bytes.Acquire(ctx, j.held)
 }
 
@@ -101,7 +112,7 @@ func (s *Service) decodeOne(ctx context.Context, p *plan, b *Block) (any, error)
 	if err != nil {
 		return nil, &QuarantineError{Block: b.ID, Reason: "layout of its stream: " + err.Error()}
 	}
-	decoded, _, err := p.view.Decode(&materializers.Source{
+	decoded, counts, err := p.view.Decode(&materializers.Source{
 		Process: p.in.Process, StreamID: p.in.Streams[b.StreamID].Text, BlockID: b.ID.String(), InsertTime: b.InsertTime,
 		Block: &block, Decoder: d, Clock: b.Clock, MaxRows: s.cfg.MaxBlockRows,
 	})
@@ -110,6 +121,9 @@ func (s *Service) decodeOne(ctx context.Context, p *plan, b *Block) (any, error)
 	}
 	s.stats.blocks.Add(1)
 	s.stats.objects.Add(int64(b.NbObjects))
+	if err == nil && counts.Rows > int(b.NbObjects) { // slices are divided by what blocks say
+		err = fmt.Errorf("it says that it has %d events, and has %d", b.NbObjects, counts.Rows)
+	}
 	if err != nil {
 		return nil, &QuarantineError{Block: b.ID, Reason: err.Error()}
 	}

@@ -36,17 +36,20 @@ func (s *Service) instance(ctx context.Context, view *View, id telemetry.ID) (*i
 	if err := s.flush(ctx, in); err != nil {
 		return nil, err
 	}
-	if in, err = s.findInstance(ctx, view, id); err != nil {
-		return nil, err
+	return s.known(ctx, view, id)
+}
+
+// known finds an instance. One that the catalog does not know is an error.
+func (s *Service) known(ctx context.Context, view *View, id telemetry.ID) (*instanceRow, error) {
+	in, err := s.findInstance(ctx, view, id)
+	if err != nil || in != nil {
+		return in, err
 	}
-	if in == nil {
-		kind := "Stream"
-		if view.Table.Instance == tables.Process {
-			kind = "Process"
-		}
-		return nil, &bus.MaterializeError{Code: bus.UnknownInstance, Message: kind + " not found"}
+	kind := "Stream"
+	if view.Table.Instance == tables.Process {
+		kind = "Process"
 	}
-	return in, nil
+	return nil, &bus.MaterializeError{Code: bus.UnknownInstance, Message: kind + " not found"}
 }
 
 // flush has archive take over what was accepted: of the instance's process, or of all when it is not known yet.
@@ -198,7 +201,9 @@ type plan struct {
 	begin  int64
 	end    int64
 	slices []*slice
-	extra  []catalog.Partition // live ones of the window's hours beyond their last slices
+	// commitNo is of the catalog before the partitions were looked up: none of those that the plan uses was retired by then.
+	commitNo int64
+	extra    []catalog.Partition // live ones of the window's hours beyond their last slices
 
 	before []catalog.BlockRow // upon which the first slice is built
 	entry  entry              // of the first slice, unless it is built upon before
@@ -213,12 +218,37 @@ type entry struct {
 
 const hourNs = int64(time.Hour)
 
+// hourOf returns the begin of the hour in which a time is. The first hour that has a begin has the times before it, too.
 func hourOf(t int64) int64 {
 	h := t - t%hourNs
-	if t%hourNs < 0 {
+	if t%hourNs < 0 && h >= math.MinInt64+hourNs {
 		h -= hourNs
 	}
 	return h
+}
+
+// hours divides the blocks of an instance. The first hour is the one in which the process started; it has all blocks that say that they
+// began before. So one that says something absurd does not make the window of every request reach back to it.
+type hours struct{ first int64 }
+
+func (r *instanceRow) hours() hours { return hours{hourOf(r.process.StartTime)} }
+
+func (h hours) of(begin int64) int64 { return max(hourOf(begin), h.first) }
+
+// begin is the least begin time of the blocks of an hour.
+func (h hours) begin(hour int64) int64 {
+	if hour == h.first {
+		return math.MinInt64
+	}
+	return hour
+}
+
+// end is above the begin times of the blocks of an hour. Nothing begins at math.MaxInt64: the catalog cuts times to microseconds.
+func (h hours) end(hour int64) int64 {
+	if hour > math.MaxInt64-hourNs {
+		return math.MaxInt64
+	}
+	return hour + hourNs
 }
 
 // plan finds the blocks of a window, and what is built of them.
@@ -237,18 +267,24 @@ func (s *Service) plan(ctx context.Context, view *View, in *instanceRow, begin, 
 	if first > last {
 		return p, nil
 	}
-	from, to := hourOf(first), hourOf(last)+hourNs
+	h := in.hours()
+	from, to := h.begin(h.of(first)), h.end(h.of(last))
 	blocks, err := s.begun(ctx, in, from, to)
 	if err != nil {
 		return nil, err
 	}
-	p.slices = s.slices(blocks)
+	p.slices = s.slices(h, blocks)
+	if p.commitNo, err = s.parts.Catalog.CommitNo(ctx); err != nil { // before the partitions
+		return nil, fmt.Errorf("look up the last commit: %w", err)
+	}
 	parts, err := s.parts.Catalog.InstancePartitions(ctx, view.Table.Name, in.no)
 	if err != nil {
 		return nil, fmt.Errorf("look up partitions: %w", err)
 	}
-	if err := s.match(p, parts, from, to); err != nil {
-		return nil, err
+	for i := range parts {
+		if part := &parts[i]; !s.match(p, p.slices, part) && part.Bucket >= from && part.Bucket < to {
+			p.extra = append(p.extra, *part)
+		}
 	}
 	if view.Chained {
 		err = s.findEntry(ctx, p, parts, from)
@@ -275,15 +311,15 @@ func order(a, b catalog.BlockRow) int {
 }
 
 // slices divides blocks by hours, and hours by weight.
-func (s *Service) slices(blocks []catalog.BlockRow) []*slice {
+func (s *Service) slices(h hours, blocks []catalog.BlockRow) []*slice {
 	slices.SortFunc(blocks, func(a, b catalog.BlockRow) int {
-		return cmp.Or(cmp.Compare(hourOf(a.BeginTime), hourOf(b.BeginTime)), order(a, b))
+		return cmp.Or(cmp.Compare(h.of(a.BeginTime), h.of(b.BeginTime)), order(a, b))
 	})
 	var out []*slice
 	var cur *slice
 	for i := range blocks {
 		b := &blocks[i]
-		hour := hourOf(b.BeginTime)
+		hour := h.of(b.BeginTime)
 		switch {
 		case cur == nil || cur.hour != hour:
 			cur = &slice{hour: hour}
@@ -318,40 +354,23 @@ func hashBlocks(blocks []catalog.BlockRow) []byte {
 	return h.Sum(nil)
 }
 
-// match finds the partitions of the slices.
-func (s *Service) match(p *plan, parts []catalog.Partition, from, to int64) error {
-	type place struct {
-		hour int64
-		no   int16
+// match gives a partition to the slice of its hour and number. It is false when there is none.
+func (s *Service) match(p *plan, list []*slice, part *catalog.Partition) bool {
+	i, ok := slices.BinarySearchFunc(list, part, func(c *slice, part *catalog.Partition) int {
+		return cmp.Or(cmp.Compare(c.hour, part.Bucket), cmp.Compare(c.no, part.Level))
+	})
+	if ok {
+		s.take(p, list[i], part)
 	}
-	at := make(map[place]*slice, len(p.slices))
-	for _, c := range p.slices {
-		at[place{c.hour, c.no}] = c
-	}
-	for i := range parts {
-		part := &parts[i]
-		c := at[place{part.Bucket, part.Level}]
-		if c == nil {
-			if part.Bucket >= from && part.Bucket < to {
-				p.extra = append(p.extra, *part)
-			}
-			continue
-		}
-		if err := s.take(p, c, part); err != nil {
-			return err
-		}
-	}
-	return nil
+	return ok
 }
 
 // take notes that a slice has a partition, and whether that is of the same blocks.
-func (s *Service) take(p *plan, c *slice, part *catalog.Partition) error {
+func (s *Service) take(p *plan, c *slice, part *catalog.Partition) {
 	c.have = part
-	if err := json.Unmarshal(part.State, &c.kept); err != nil {
-		return nil //nolint:nilerr // of a version that is not ours: it is built anew
+	if json.Unmarshal(part.State, &c.kept) == nil { // else it is of a version that is not ours, and built anew
+		c.same = part.SchemaVer == schemaVersion && bytes.Equal(part.SrcHash, c.hash) && s.sameClock(p, c)
 	}
-	c.same = part.SchemaVer == schemaVersion && bytes.Equal(part.SrcHash, c.hash) && s.sameClock(p, c)
-	return nil
 }
 
 // sameClock reports whether the process's clock, where it is an estimate, still gives the times that a partition was built with.
@@ -375,7 +394,7 @@ func (s *Service) sameClock(p *plan, c *slice) bool {
 // clock returns the clock of the process.
 func (p *plan) clock() (telemetry.Clock, error) {
 	r := &p.in.process
-	c, err := telemetry.NewClock(r.Process, telemetry.Block{EndTicks: r.LastTicks, EndTime: r.LastTime})
+	c, err := telemetry.NewClock(r.Process, telemetry.Block{EndTicks: r.LastTicks, EndTime: r.LastTicksTime})
 	if err != nil {
 		return c, fmt.Errorf("clock of process %s: %w", r.ID, err)
 	}
@@ -397,31 +416,47 @@ func (s *Service) findEntry(ctx context.Context, p *plan, parts []catalog.Partit
 		return nil
 	}
 	p.entry = entry{name: "blocks:" + hexHash(hashBlocks(p.before))}
-	hour := int64(math.MinInt64)
+	h := p.in.hours()
+	hour := int64(math.MaxInt64)
 	for i := range p.before {
-		hour = max(hour, hourOf(p.before[i].BeginTime))
+		hour = min(hour, h.of(p.before[i].BeginTime))
 	}
-	if !slices.ContainsFunc(parts, func(part catalog.Partition) bool { return part.Bucket == hour }) {
+	if !slices.ContainsFunc(parts, func(part catalog.Partition) bool { return part.Bucket >= hour && part.Bucket < from }) {
 		return nil
 	}
-	blocks, err := s.begun(ctx, p.in, hour, hour+hourNs)
+	blocks, err := s.begun(ctx, p.in, h.begin(hour), from)
 	if err != nil {
 		return err
 	}
-	list := s.slices(blocks)
-	last := list[len(list)-1]
+	list := s.slices(h, blocks)
 	for i := range parts {
-		if parts[i].Bucket != last.hour || parts[i].Level != last.no {
-			continue
-		}
-		if err := s.take(p, last, &parts[i]); err != nil {
-			return err
-		}
-		if last.same {
-			p.entry = last.kept.leaves()
-		}
+		s.match(p, list, &parts[i])
+	}
+	if last := lastFresh(list, p.before); last != nil {
+		p.entry = last.kept.leaves()
 	}
 	return nil
+}
+
+// lastFresh returns the last of the slices before a window if it is fresh as far as the blocks upon which the window would be built
+// without it: those that hold them are of the same blocks, and each is built upon the one before.
+func lastFresh(list []*slice, before []catalog.BlockRow) *slice {
+	known := map[telemetry.ID]bool{}
+	for i := range before {
+		known[before[i].ID] = true
+	}
+	var last *slice
+	for _, c := range list {
+		holds := slices.ContainsFunc(c.blocks, func(b catalog.BlockRow) bool { return known[b.ID] })
+		if last == nil && !holds {
+			continue
+		}
+		if !c.same || last != nil && c.kept.Entry != last.kept.leaves().name {
+			return nil
+		}
+		last = c
+	}
+	return last
 }
 
 // leaves is the entry of the partition after the one that is stored.
@@ -496,7 +531,7 @@ func (p *plan) reply(ctx context.Context, s *Service) (bus.MaterializeReply, err
 	var err error
 	if p.view.Window != nil {
 		if w, err = p.view.Window(&p.in.Instance, lefts); err != nil {
-			return r, fmt.Errorf("put partitions together: %w", err)
+			return r, fmt.Errorf("put partitions together: %w", broken(err))
 		}
 	}
 	for i, c := range p.slices {
@@ -515,8 +550,8 @@ func (p *plan) reply(ctx context.Context, s *Service) (bus.MaterializeReply, err
 			r.Open = append(r.Open, *o)
 		}
 	}
-	r.CommitNo, err = s.parts.Catalog.CommitNo(ctx)
-	return r, err
+	r.CommitNo = p.commitNo
+	return r, nil
 }
 
 func (k *stored) warnings() []string {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/micromegas-go/micromegas/schemas/bus"
 	"github.com/micromegas-go/micromegas/schemas/catalog"
+	"github.com/micromegas-go/micromegas/schemas/lake"
 	"github.com/micromegas-go/micromegas/schemas/telemetry"
 	"github.com/micromegas-go/micromegas/sdk"
 )
@@ -93,7 +94,7 @@ func New(cfg Config, parts Parts, views []View) (*Service, error) {
 	s := &Service{
 		cfg: cfg, parts: parts, log: parts.Log, views: map[string]*View{}, locks: map[string]*instanceLock{},
 		builds: semaphore.NewWeighted(int64(cfg.Builds)), fetches: semaphore.NewWeighted(int64(cfg.Fetches)),
-		bytes: semaphore.NewWeighted(cfg.FetchBytes), decoding: semaphore.NewWeighted(int64(cfg.Decoders)),
+		bytes: semaphore.NewWeighted(cfg.DecodedBytes), decoding: semaphore.NewWeighted(int64(cfg.Decoders)),
 		decoders: decoderPool{limits: cfg.Limits, max: cfg.MaxDecoders},
 	}
 	for i := range views {
@@ -171,19 +172,36 @@ func (s *Service) Materialize(ctx context.Context, req bus.MaterializeRequest, p
 	if typed, ok := errors.AsType[*bus.MaterializeError](err); ok {
 		return bus.MaterializeReply{}, typed
 	}
-	code := bus.Failed
-	if retryable(ctx, err) {
-		code = bus.Interrupted
-	} else {
+	code := bus.Interrupted
+	if hopeless(err) && ctx.Err() == nil {
+		code = bus.Failed
+	}
+	if !overtaken(ctx, err) {
 		s.log.Warn("view not built", "view", req.View, "instance", req.Instance.String(), "error", err)
 	}
 	return bus.MaterializeReply{}, &bus.MaterializeError{Code: code, Message: err.Error()}
 }
 
-// retryable reports whether the same request may succeed a moment later, here or in another process.
-func retryable(ctx context.Context, err error) bool {
+// errBroken marks what fails with the same blocks every time.
+var errBroken = errors.New("it cannot be built of these blocks")
+
+func broken(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", errBroken, err)
+}
+
+// hopeless reports whether the same request would fail again. All else is trouble of a store, or of this process.
+func hopeless(err error) bool {
+	return errors.Is(err, errBroken) || errors.Is(err, catalog.ErrInvalid) || errors.Is(err, telemetry.ErrNoFrequency) || errors.Is(err, lake.ErrCorrupt)
+}
+
+// overtaken reports whether an error is of the course of things: the asker is gone, or another process was faster.
+func overtaken(ctx context.Context, err error) bool {
 	return ctx.Err() != nil || errors.Is(err, catalog.ErrStale) || errors.Is(err, catalog.ErrLeaseLost) || errors.Is(err, catalog.ErrOutcomeUnknown) ||
-		errors.Is(err, catalog.ErrObjectsTooOld) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+		errors.Is(err, catalog.ErrObjectsTooOld) ||
+		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
 func (s *Service) materialize(ctx context.Context, req bus.MaterializeRequest, progress func(bus.MaterializeProgress)) (bus.MaterializeReply, error) {
@@ -219,7 +237,11 @@ func (s *Service) buildAlone(ctx context.Context, p *plan, req bus.MaterializeRe
 	defer s.stats.building.Add(-1)
 	ctx, span := buildSpan.Start(ctx)
 	defer span.End()
-	if p, err = s.plan(ctx, p.view, p.in, req.Begin, req.End); err != nil { // another one may have built it meanwhile
+	in, err := s.known(ctx, p.view, req.Instance)
+	if err != nil {
+		return bus.MaterializeReply{}, err
+	}
+	if p, err = s.plan(ctx, p.view, in, req.Begin, req.End); err != nil { // another one may have built it meanwhile
 		return bus.MaterializeReply{}, err
 	}
 	if err := s.build(ctx, p, lease, progress); err != nil {

@@ -156,7 +156,8 @@ func (u *undo) roll(b *builder) {
 func (b *builder) Add(block *justintime.Block, decoded any) error {
 	spans := decoded.(*wire.SpanBlock)
 	b.undo.begin(b)
-	if b.chain == nil || block.BeginTicks > b.chain.EndTicks {
+	// Blocks come in the order of ticks, except over the border of an hour if the wall clock was set back: that is a chain of its own, too.
+	if b.chain == nil || block.BeginTicks > b.chain.EndTicks || block.Clock.Relative(block.BeginTicks) < b.chain.Begin {
 		b.closeChain()
 		b.openChain(block)
 	}

@@ -20,6 +20,9 @@ func View() justintime.View {
 func decode(src *materializers.Source) (any, wire.Counts, error) {
 	b := &wire.SpanBlock{SkipAsyncs: true}
 	counts, err := src.Decoder.Spans(src.Block, b)
+	if err == nil && len(b.Threads) > src.MaxRows {
+		err = materializers.ErrTooManyRows
+	}
 	return b, counts, err
 }
 

@@ -79,7 +79,7 @@ type MaterializeProgress struct {
 
 // MaterializeReply says what to read: the rows of Files, in this order, and the spans that are open at the range's end, which no file has.
 type MaterializeReply struct {
-	CommitNo        int64              `json:"commit_no"` // of the catalog, at which all files live
+	CommitNo        int64              `json:"commit_no"` // of the catalog, at which none of Files was retired
 	Files           []MaterializedFile `json:"files,omitempty"`
 	Open            []telemetry.Span   `json:"open,omitempty"`
 	Blocks          int64              `json:"blocks"`       // of the hours that the range touches
