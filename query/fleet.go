@@ -142,7 +142,7 @@ func (r *run) ownersRelation(ctx context.Context) (string, error) {
 		conditions = append(conditions, "s."+firstTimeColumn+" <= "+timeConstant(r.req.Range.End))
 	}
 	if r.req.Range.Begin > minEngineTime {
-		conditions = append(conditions, "s."+lastTimeColumn+" >= "+timeConstant(r.req.Range.Begin))
+		conditions = append(conditions, "s."+lastTimeColumn+" >= "+timeConstant(firstEnd(r.req.Range)))
 	}
 	return "SELECT s.process_id, p.exe, p.username, p.computer, p.properties AS process_properties, s.stream_id, s." + threadNameColumn + " AS thread_name" +
 		" FROM " + streams + " s JOIN " + processes + " p ON s.process_id = p.process_id" + where(conditions...), nil

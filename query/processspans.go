@@ -37,8 +37,11 @@ type processSpans struct {
 
 // sent reports whether a thread may have sent blocks of a range.
 func (t *thread) sent(within *Range) bool {
-	return within == nil || t.stream.FirstTime <= within.End && t.stream.LastTime >= within.Begin
+	return within == nil || t.stream.FirstTime <= within.End && t.stream.LastTime >= firstEnd(within)
 }
+
+// firstEnd returns the least end, as the catalog keeps it, of a block that may have events of a range: they may come up to a microsecond later.
+func firstEnd(within *Range) int64 { return catalog.TruncateToMicroseconds(within.Begin) }
 
 // spansOfProcess has the spans of a process built: those of its threads, of its asynchronous operations, or both. A process that is not
 // registered has no threads, and one that sent no blocks of the range no spans.
@@ -134,7 +137,11 @@ func (r *run) processSpansRelation(ctx context.Context, f dialect.FunctionRef) (
 		}
 	}
 	if p.async != nil && len(p.async.paths) > 0 {
-		scans = append(scans, "SELECT '' AS stream_id, 'async' AS thread_name, "+columnList(spans, "")+" FROM ("+asyncRelation(p.async, r.req.Range, r.st.InOrder)+")")
+		order := ""
+		if r.st.InOrder {
+			order = spanOrder
+		}
+		scans = append(scans, "SELECT '' AS stream_id, 'async' AS thread_name, "+columnList(spans, "")+" FROM ("+asyncRelation(p.async, r.req.Range, order)+")")
 	}
 	if len(scans) == 0 {
 		r.noteThreads(id, p)
@@ -158,16 +165,20 @@ func (r *run) noteThreads(id telemetry.ID, p processSpans) {
 	}
 }
 
-// asyncRelation joins the begins and ends of asynchronous spans, both of which must lie in the range. Columns are those of thread_spans,
-// and the order is that of the begins, if one is wanted.
-func asyncRelation(g *granted, r *Range, ordered bool) string {
-	events := grantedRelation(tables.Must("async_events"), g, r, false)
+// asyncRelation joins the begins and ends of asynchronous spans, both of which must lie in the range. Columns are those of thread_spans;
+// "" is no order.
+func asyncRelation(g *granted, r *Range, order string) string {
+	return asyncSpansOf(grantedRelation(tables.Must("async_events"), g, r, false), order)
+}
+
+// asyncSpansOf is asyncRelation for a relation of events.
+func asyncSpansOf(events, order string) string {
 	sql := `SELECT b.span_id AS "id", b.parent_span_id AS "parent", b."depth", b."hash", b."time" AS "begin", e."time" AS "end",` +
 		` epoch_ns(e."time") - epoch_ns(b."time") AS "duration", b."name", b."target", b."filename", b."line"` +
 		` FROM (` + events + `) b JOIN (` + events + `) e ON b.span_id = e.span_id` +
 		` WHERE b.event_type = 'begin' AND e.event_type = 'end' AND b."time" < e."time"`
-	if ordered {
-		sql += " ORDER BY " + spanOrder
+	if order != "" {
+		sql += " ORDER BY " + order
 	}
 	return sql
 }

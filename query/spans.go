@@ -16,6 +16,9 @@ import (
 // spanOrder is the order of a thread's spans: parents before their children.
 const spanOrder = `"begin","depth","id"`
 
+// writtenOrder is spanOrder with all else that a trace has of a span, for spans that may have equal ids: those of a client that counts them wrong.
+const writtenOrder = spanOrder + `,"end","parent","name","target","filename","line"`
+
 // grantedRelation reads exactly what was granted: the files, in their order, and the spans that are open. Of a thread, rows come in
 // spanOrder if that is wanted: sorting is left out where the files are in order as they are, and where nobody sees it, since a count
 // would pay for it.

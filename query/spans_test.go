@@ -464,6 +464,28 @@ func TestProcessSpans(t *testing.T) {
 	}
 }
 
+// TestLastMicrosecond asks for a time after the end of a block as it is kept, which is cut to microseconds, and before that of its last event.
+func TestLastMicrosecond(t *testing.T) {
+	h := newSpanHouse(t, querytest.Options{}, nil)
+	h.spanFixture(t)
+	h.store(t, nil, []catalog.StreamReg{streamOf(querytest.StreamID(8), querytest.P1, "cpu", wire.CPUTypes, telemetry.Property{Key: "thread-id", Value: "8"})},
+		spanBody(23, 8, 32, 33.0000008, 0, b("Frame", 32.1), e("Frame", 33.0000007)))
+	a := spanAsker{t, h.Dial(t, "")}
+	last := client.QueryOptions{Begin: querytest.Clock(33).Add(500), End: querytest.Clock(34)}
+	a.rows("SELECT id, name FROM view_instance('thread_spans','S8')", last, "-1,8", "0,Frame")
+	a.rows("SELECT thread_name, id, name FROM process_spans('P1','thread')", last, "8,-1,8", "8,0,Frame")
+	a.rows("SELECT thread_name, id, name FROM thread_spans ORDER BY id", last, "8,-1,8", "8,0,Frame")
+	a.rows("SELECT thread_name, blocks FROM span_streams()", last, "8,1")
+	_, trace := a.chunks("SELECT * FROM perfetto_trace_chunks('P1','thread', TIMESTAMP '2026-03-01T10:00:33.0000005Z', TIMESTAMP '2026-03-01T10:00:34Z')")
+	if got := beginsOf(t, trace); !slices.Equal(got, []string{"8", "Frame"}) {
+		t.Errorf("a trace of spans %q", got)
+	}
+	later := client.QueryOptions{Begin: querytest.Clock(33).Add(1000), End: querytest.Clock(34)}
+	a.rows("SELECT name FROM process_spans('P1','thread')", later)
+	a.rows("SELECT name FROM thread_spans", later)
+	a.rows("SELECT thread_name FROM span_streams()", later)
+}
+
 func TestPartitionsOfInstances(t *testing.T) {
 	h := newSpanHouse(t, querytest.Options{}, nil)
 	h.spanFixture(t)
@@ -501,6 +523,45 @@ func (a spanAsker) chunks(sql string) (sizes []int, whole []byte) {
 			data := batch.Column(1).(*array.Binary).Value(i)
 			sizes = append(sizes, len(data))
 			whole = append(whole, data...)
+		}
+	}
+}
+
+// beginsOf returns the names of a trace's slices, in the order of its packets.
+func beginsOf(t testing.TB, trace []byte) []string {
+	t.Helper()
+	var decoded tracepb.Trace
+	if err := proto.Unmarshal(trace, &decoded); err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	names := map[uint64]string{}
+	for _, p := range decoded.Packet {
+		for _, n := range p.GetInternedData().GetEventNames() {
+			names[n.GetIid()] = n.GetName()
+		}
+		if p.TrackEvent.GetType() == tracepb.TrackEvent_TYPE_SLICE_BEGIN {
+			out = append(out, names[p.TrackEvent.GetNameIid()])
+		}
+	}
+	return out
+}
+
+// TestTraceOverFiles has a child without a duration in the file before that of its parent, which begins at the same time.
+func TestTraceOverFiles(t *testing.T) {
+	h := newSpanHouse(t, querytest.Options{}, func(c *justintime.Config) { c.SliceObjects = 1 })
+	h.spanFixture(t)
+	h.store(t, nil, []catalog.StreamReg{streamOf(querytest.StreamID(8), querytest.P1, "cpu", wire.CPUTypes, telemetry.Property{Key: "thread-id", Value: "8"})},
+		spanBody(23, 8, 30, 31, 0, b("Frame", 30.1), e("Frame", 30.2), b("Update", 31), b("Physics", 31), e("Physics", 31)),
+		spanBody(24, 8, 31, 32, 5, b("Render", 31), e("Render", 31)),
+		spanBody(25, 8, 32, 33, 7, e("Update", 32.1), b("Job", 32.2), e("Job", 32.3)))
+	a := spanAsker{t, h.Dial(t, "")}
+	a.rows("SELECT id, parent, depth, name FROM view_instance('thread_spans','S8') ORDER BY \"begin\", depth, id", span(30, 33),
+		"-1,0,0,8", "0,-1,1,Frame", "2,-1,1,Update", "3,2,2,Physics", "5,2,2,Render", "8,-1,1,Job")
+	for _, function := range []string{"perfetto_trace_chunks('P1', 'thread'", "perfetto_trace('" + querytest.P1.String() + "', 'threads'"} {
+		_, trace := a.chunks("SELECT * FROM " + function + ", TIMESTAMP '2026-03-01T10:00:30Z', TIMESTAMP '2026-03-01T10:00:33Z')")
+		if got, want := beginsOf(t, trace), []string{"8", "Frame", "Update", "Physics", "Render", "Job"}; !slices.Equal(got, want) {
+			t.Errorf("%s: begins of %q, want %q", function, got, want)
 		}
 	}
 }

@@ -16,7 +16,8 @@ import (
 const asyncReach = time.Hour
 
 // spansAroundRelation is the result of spans_around(process, time, margin). It does not look at the query's range for threads: a span is
-// open at an instant whatever a query asks about.
+// open at an instant whatever a query asks about. An asynchronous span that began or ended further away than asyncReach, and
+// outside of the query's range, is left out without a word: to know of it takes the search that asyncReach saves.
 func (r *run) spansAroundRelation(ctx context.Context, f dialect.FunctionRef) (string, error) {
 	t, _ := tables.Function(f.Name)
 	if r.unread() {
@@ -56,7 +57,7 @@ func (r *run) spansAroundRelation(ctx context.Context, f dialect.FunctionRef) (s
 	r.warn(all[async].Warnings...)
 	if len(all[async].paths) > 0 {
 		open := where(rangeConditions(tables.Must("thread_spans"), &within, "")...)
-		add("", asyncSpans, "SELECT * FROM ("+asyncRelation(all[async], nil, false)+")"+open)
+		add("", asyncSpans, "SELECT * FROM ("+asyncRelation(all[async], nil, "")+")"+open)
 	}
 	if len(scans) == 0 {
 		return emptyRelation(t), nil

@@ -43,7 +43,7 @@ func meetsRange(r *Range) []string {
 		out = append(out, `"begin_time" <= `+timeConstant(r.End))
 	}
 	if r.Begin > minEngineTime {
-		out = append(out, `"end_time" >= `+timeConstant(r.Begin))
+		out = append(out, `"end_time" >= `+timeConstant(firstEnd(r)))
 	}
 	return out
 }

@@ -91,7 +91,36 @@ func (r *run) story(ctx context.Context, f dialect.FunctionRef) (*story, error) 
 		}
 		s.chapters = append(s.chapters, *c)
 	}
+	if err := r.warnOfCurves(ctx, s.chapters); err != nil {
+		return nil, r.traceFailed(ctx, err)
+	}
 	return s, nil
+}
+
+// warnOfCurves says whose measures a story has not all of. They are counted before it is written: then the warnings have been sent.
+func (r *run) warnOfCurves(ctx context.Context, chapters []chapter) error {
+	chapters = slices.DeleteFunc(slices.Clone(chapters), func(c chapter) bool { return c.measures == "" })
+	if len(chapters) == 0 {
+		return nil
+	}
+	conn, err := r.place(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close() //nolint:errcheck // the connection is thrown away
+	for i := range chapters {
+		c := &chapters[i]
+		err := eachRow(ctx, conn, `SELECT count(*) FROM (SELECT DISTINCT "name", "unit" FROM (`+c.measures+`))`, func(b arrow.RecordBatch, row int) error {
+			if n := cellInt(b, 0, row); n > maxCurves {
+				r.warn(fmt.Sprintf("process %s has %d measures in the range; those after the first %d, by name, are not in the trace", c.spans.process.ID, n, maxCurves))
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *story) has(what string) bool { return slices.Contains(s.contents, what) }
@@ -171,9 +200,11 @@ func (r *run) eagerOf(ctx context.Context, view string, p *catalog.ProcessRow, w
 	return fileRelation(t, paths, needed(t, &within, parts), `"process_id" = `+quoteText(p.ID.String())), nil
 }
 
-// write writes the story in chunks; each is emit's until it returns.
-func (s *story) write(ctx context.Context, conn *engine.Conn, emit func(chunk []byte) error) error {
-	w := perfetto.New(emit, perfetto.Options{Nested: true, Lanes: true, PositiveIDs: true})
+func (s *story) options() perfetto.Options {
+	return perfetto.Options{Nested: true, Lanes: true, PositiveIDs: true}
+}
+
+func (s *story) write(ctx context.Context, conn *engine.Conn, w *perfetto.Writer) error {
 	for i := range s.chapters {
 		c := &s.chapters[i]
 		p := w.Process(c.spans.process.ID, c.spans.process.Exe)
@@ -192,7 +223,7 @@ func (s *story) write(ctx context.Context, conn *engine.Conn, emit func(chunk []
 			}
 		}
 	}
-	return w.End()
+	return nil
 }
 
 // eachRow calls f for every row of a statement, with its batch and its number there.
@@ -222,6 +253,8 @@ func eachRow(ctx context.Context, conn *engine.Conn, sql string, f func(batch ar
 	}
 }
 
+// The statements below order rows by all that is written of them: the engine has equal ones in any order, and a trace is the same each time.
+
 // Cells of columns whose types the statements below fix by casts.
 func cellText(b arrow.RecordBatch, column, row int) string {
 	return b.Column(column).(*array.String).Value(row)
@@ -234,7 +267,7 @@ func cellInt(b arrow.RecordBatch, column, row int) int64 {
 // writeLogs writes log entries as instants of a track of their process: an entry does not say on which thread it was written.
 func writeLogs(ctx context.Context, conn *engine.Conn, relation string, p *perfetto.Process) error {
 	track := p.Track("log")
-	return eachRow(ctx, conn, `SELECT CAST(epoch_ns("time") AS BIGINT), CAST("level" AS BIGINT), CAST("target" AS VARCHAR), "msg" FROM (`+relation+`) ORDER BY "time"`,
+	return eachRow(ctx, conn, `SELECT CAST(epoch_ns("time") AS BIGINT) AS t, CAST("level" AS BIGINT) AS l, CAST("target" AS VARCHAR) AS c, "msg" FROM (`+relation+`) ORDER BY t, l, c, "msg"`,
 		func(b arrow.RecordBatch, row int) error {
 			return track.Log(&perfetto.Entry{Time: cellInt(b, 0, row), Level: int32(cellInt(b, 1, row)), Target: cellText(b, 2, row), Message: cellText(b, 3, row)})
 		})
@@ -244,7 +277,7 @@ func writeLogs(ctx context.Context, conn *engine.Conn, relation string, p *perfe
 func writeMeasures(ctx context.Context, conn *engine.Conn, relation string, p *perfetto.Process) error {
 	name, unit, curves := "", "", 0
 	var curve perfetto.Counter
-	return eachRow(ctx, conn, `SELECT CAST("name" AS VARCHAR) AS n, CAST("unit" AS VARCHAR) AS u, CAST(epoch_ns("time") AS BIGINT) AS t, "value" FROM (`+relation+`) ORDER BY n, u, t`,
+	return eachRow(ctx, conn, `SELECT CAST("name" AS VARCHAR) AS n, CAST("unit" AS VARCHAR) AS u, CAST(epoch_ns("time") AS BIGINT) AS t, "value" FROM (`+relation+`) ORDER BY n, u, t, "value"`,
 		func(b arrow.RecordBatch, row int) error {
 			if n, u := cellText(b, 0, row), cellText(b, 1, row); curves == 0 || n != name || u != unit {
 				if curves++; curves <= maxCurves {
@@ -264,8 +297,8 @@ func writeNet(ctx context.Context, conn *engine.Conn, relation string, p *perfet
 	var track *perfetto.Track
 	of := ""
 	return eachRow(ctx, conn, `SELECT 'net ' || CASE WHEN "is_outgoing" THEN 'to ' ELSE 'from ' END || CAST("connection_name" AS VARCHAR) AS track,
-CAST("kind" AS VARCHAR), CAST("name" AS VARCHAR), CAST("depth" AS BIGINT), CAST(epoch_ns("begin_time") AS BIGINT) AS b, CAST(epoch_ns("end_time") AS BIGINT), "bit_size", "begin_bits"
-FROM (`+relation+`) ORDER BY track, b, "depth", "begin_bits"`, func(b arrow.RecordBatch, row int) error {
+CAST("kind" AS VARCHAR) AS k, CAST("name" AS VARCHAR) AS n, CAST("depth" AS BIGINT), CAST(epoch_ns("begin_time") AS BIGINT) AS b, CAST(epoch_ns("end_time") AS BIGINT) AS e, "bit_size", "begin_bits"
+FROM (`+relation+`) ORDER BY track, b, "depth", "begin_bits", e, k, n, "bit_size"`, func(b arrow.RecordBatch, row int) error {
 		if name := cellText(b, 0, row); track == nil || name != of {
 			of = strings.Clone(name)
 			track = p.Track(of)
@@ -277,10 +310,10 @@ FROM (`+relation+`) ORDER BY track, b, "depth", "begin_bits"`, func(b arrow.Reco
 	})
 }
 
-// writeImages writes images as instants.
+// writeImages writes images as instants. Their sums stand for their bytes in the order: the engine would copy what it orders by.
 func writeImages(ctx context.Context, conn *engine.Conn, relation string, p *perfetto.Process) error {
 	track := p.Track("images")
-	return eachRow(ctx, conn, `SELECT CAST(epoch_ns("time") AS BIGINT) AS t, "name", CAST("format" AS VARCHAR), "data" FROM (`+relation+`) ORDER BY t, "name"`,
+	return eachRow(ctx, conn, `SELECT CAST(epoch_ns("time") AS BIGINT) AS t, "name", CAST("format" AS VARCHAR) AS f, "data" FROM (`+relation+`) ORDER BY t, "name", f, md5("data")`,
 		func(b arrow.RecordBatch, row int) error {
 			return track.Image(&perfetto.Picture{Time: cellInt(b, 0, row), Name: cellText(b, 1, row), Format: cellText(b, 2, row), Data: b.Column(3).(*array.Binary).Value(row)})
 		})

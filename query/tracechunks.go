@@ -57,8 +57,10 @@ func (r *run) streams() bool { return r.st.Stream != nil && r.st.Kind == dialect
 
 // tracer is what a trace is written from.
 type tracer interface {
-	// write must write the trace in chunks; each is emit's until it returns.
-	write(ctx context.Context, conn *engine.Conn, emit func(chunk []byte) error) error
+	// options must return the options of the trace's writer.
+	options() perfetto.Options
+	// write must write the trace, but not end it.
+	write(ctx context.Context, conn *engine.Conn, w *perfetto.Writer) error
 }
 
 // tracer has built what a function's trace is written from.
@@ -144,7 +146,7 @@ func (r *run) traceRelation(ctx context.Context, f dialect.FunctionRef) (string,
 		return w.writeGroup(batch)
 	})
 	defer c.release()
-	if err := t.write(ctx, conn, c.add); err != nil {
+	if err := r.writeTrace(ctx, t, conn, c.add); err != nil {
 		return "", r.traceFailed(ctx, err)
 	}
 	if err := c.flush(); err != nil {
@@ -158,13 +160,23 @@ func (r *run) traceRelation(ctx context.Context, f dialect.FunctionRef) (string,
 	return "SELECT " + columnList(table, "") + " FROM " + scan([]string{file.path}), nil
 }
 
-// write writes the trace in chunks; each is emit's until it returns.
-func (t *trace) write(ctx context.Context, conn *engine.Conn, emit func(chunk []byte) error) error {
-	w := perfetto.New(emit, perfetto.Options{})
-	if err := t.writeSpans(ctx, conn, w.Process(t.process.ID, t.process.Exe)); err != nil {
-		return err
+// writeTrace writes a trace. What has no place in it is known when the answer's warnings are sent already, and goes to the log.
+func (r *run) writeTrace(ctx context.Context, t tracer, conn *engine.Conn, emit func(chunk []byte) error) error {
+	w := perfetto.New(emit, t.options())
+	err := t.write(ctx, conn, w)
+	if err == nil {
+		err = w.End()
 	}
-	return w.End()
+	if n := w.Stats().Skipped; n > 0 {
+		r.s.log.Info("spans or values have no place in a trace", "query_id", r.id, "left_out", n)
+	}
+	return err
+}
+
+func (t *trace) options() perfetto.Options { return perfetto.Options{} }
+
+func (t *trace) write(ctx context.Context, conn *engine.Conn, w *perfetto.Writer) error {
+	return t.writeSpans(ctx, conn, w.Process(t.process.ID, t.process.Exe))
 }
 
 // writeSpans writes the threads of a process, their spans, and then the asynchronous ones.
@@ -184,7 +196,7 @@ func (t *trace) writeSpans(ctx context.Context, conn *engine.Conn, p *perfetto.P
 		}
 	}
 	if g := t.spans.async; g != nil && len(g.paths) > 0 {
-		return eachSpan(ctx, conn, asyncRelation(g, &t.within, true), async.Span)
+		return eachSpan(ctx, conn, asyncRelation(g, &t.within, writtenOrder), async.Span)
 	}
 	return nil
 }
@@ -199,7 +211,7 @@ func (t *trace) writeThread(ctx context.Context, conn *engine.Conn, g *granted, 
 	return t.writeFiles(ctx, conn, g, early, track)
 }
 
-// writeFiles writes the rows that begin in the files' own times, with early in between.
+// writeFiles writes the rows that begin after what the files before have, with early in between.
 func (t *trace) writeFiles(ctx context.Context, conn *engine.Conn, g *granted, early []telemetry.Span, track *perfetto.Track) error {
 	slices.SortStableFunc(early, compareSpans)
 	before := func(s *telemetry.Span) error { // writes what comes before s, all for nil
@@ -214,7 +226,7 @@ func (t *trace) writeFiles(ctx context.Context, conn *engine.Conn, g *granted, e
 	for i, own := range ownTimes(g.Files) {
 		var conditions []string
 		if i > 0 {
-			conditions = []string{`"begin" >= ` + timeConstant(own)}
+			conditions = []string{`"begin" > ` + timeConstant(own)}
 		}
 		err := eachSpan(ctx, conn, t.fileRelation(g, i, conditions...), func(s *telemetry.Span) error {
 			if err := before(s); err != nil {
@@ -229,12 +241,13 @@ func (t *trace) writeFiles(ctx context.Context, conn *engine.Conn, g *granted, e
 	return before(nil)
 }
 
-// carried appends the spans of files that began before the files' own times.
+// carried appends the spans of files that began no later than what the files before have. One that began just then may be the parent of a span
+// without duration there.
 func (t *trace) carried(ctx context.Context, conn *engine.Conn, g *granted, to []telemetry.Span) ([]telemetry.Span, error) {
 	var scans []string
 	for i, own := range ownTimes(g.Files) {
-		if i > 0 && g.Files[i].MinTime < own {
-			scans = append(scans, t.fileRelation(g, i, `"begin" < `+timeConstant(own)))
+		if i > 0 && g.Files[i].MinTime <= own {
+			scans = append(scans, t.fileRelation(g, i, `"begin" <= `+timeConstant(own)))
 		}
 	}
 	if len(scans) == 0 {
@@ -249,7 +262,7 @@ func (t *trace) carried(ctx context.Context, conn *engine.Conn, g *granted, to [
 	return to, err
 }
 
-// ownTimes returns for each file the time from which on no earlier file has a row: the latest end in those before it.
+// ownTimes returns for each file the time after which no earlier file has a row: the latest end in those before it.
 func ownTimes(files []bus.MaterializedFile) []int64 {
 	out := make([]int64, len(files))
 	last := int64(math.MinInt64)
@@ -425,7 +438,7 @@ func (r *run) streamTrace(ctx context.Context, t tracer, p *dialect.Projection) 
 	go func() {
 		defer close(s.batches)
 		defer b.release()
-		err := t.write(ctx, r.conn, b.add)
+		err := r.writeTrace(ctx, t, r.conn, b.add)
 		if err == nil || errors.Is(err, errEnough) {
 			err = b.flush()
 		}

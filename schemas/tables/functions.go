@@ -65,7 +65,7 @@ func Functions() []*Table {
 			col("partitions", I64, "partitions that hold the rows, built or not"),
 			col("fresh_partitions", I64, "those that are built and up to date"),
 		}},
-		{Name: "spans_around", Doc: "Spans of a process that were open at an instant.", Columns: append([]Column{
+		{Name: "spans_around", Doc: "Spans of a process that were open at an instant; asynchronous ones if they began and ended within an hour of it, or within the query's range.", Columns: append([]Column{
 			col("stream_id", DStr16, "thread's stream; empty for asynchronous spans"),
 			col("thread_name", DStr16, "name of the thread"),
 		}, spanColumns()...)},
