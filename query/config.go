@@ -118,6 +118,8 @@ type Traces interface {
 	// TraceBlocks returns the blocks that may have events of a trace and were under way in [begin, end]. mayHold says whether the filter of a
 	// block, which stands for ids that are too many to name, may hold this one.
 	TraceBlocks(ctx context.Context, id [16]byte, begin, end int64, mayHold func(filter []byte) bool) ([]catalog.BlockKey, error)
+	// TraceSince returns since when the index is complete: no block is missing whose events all come then or later. 0 = since ever.
+	TraceSince(ctx context.Context) (int64, error)
 }
 
 // Parts are the handles that a service works with. Bus may be nil: then nothing is asked to commit, and a query sees

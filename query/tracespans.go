@@ -131,6 +131,9 @@ func (r *run) traceBlocks(ctx context.Context, id [16]byte) ([]*traceBlock, erro
 	if err != nil {
 		return nil, fmt.Errorf("look up trace: %w", err)
 	}
+	if err := r.warnOfDropped(ctx); err != nil {
+		return nil, err
+	}
 	streams, err := r.cpuStreams(ctx, keys)
 	if err != nil {
 		return nil, err
@@ -160,6 +163,18 @@ func (r *run) traceBlocks(ctx context.Context, id [16]byte) ([]*traceBlock, erro
 	}
 	r.warn(slices.DeleteFunc(doubts, func(s string) bool { return s == "" })...)
 	return slices.DeleteFunc(out, func(b *traceBlock) bool { return b == nil }), nil
+}
+
+// warnOfDropped says that the index of traces may have dropped blocks of the range. It is asked after the look-up, during which it may drop some.
+func (r *run) warnOfDropped(ctx context.Context) error {
+	since, err := patiently(ctx, r.s.parts.Traces.TraceSince)
+	if err != nil {
+		return fmt.Errorf("look up since when traces are indexed: %w", err)
+	}
+	if since != 0 && (r.req.Range == nil || firstEnd(r.req.Range) < since) {
+		r.warn("the index of traces is complete since " + clock(since) + ": spans from before may be missing")
+	}
+	return nil
 }
 
 // cpuStreams returns those of the blocks' streams that carry spans.
@@ -406,13 +421,14 @@ func (p *tracePart) beginsIn() []telemetry.ID {
 // relation writes the spans of one kind that are of the trace: those that begin it, and all that have one of the trace as parent. UNION keeps
 // each once, so parents that a client made a ring of end.
 func (p *tracePart) relation(g *granted, stream telemetry.ID, within *Range, properties string) string {
-	kind, spans := threadSpans, `SELECT *, `+quoteText(stream.String())+` AS stream_id FROM (`+grantedRelation(tables.Must("thread_spans"), g, within, false)+`)`
+	// The root of a thread has the parent 0, as a child of span 0 has: only spans below the root have a parent. Asynchronous spans count from 1.
+	kind, child, spans := threadSpans, ` AND s."depth" > 0`, `SELECT *, `+quoteText(stream.String())+` AS stream_id FROM (`+grantedRelation(tables.Must("thread_spans"), g, within, false)+`)`
 	if stream.IsZero() {
-		kind, spans = asyncSpans, p.asyncRelation(g, within)
+		kind, child, spans = asyncSpans, "", p.asyncRelation(g, within)
 	}
 	own := `(SELECT span_id, "first", properties FROM ` + properties + ` WHERE process_id = ` + quoteText(p.process.ID.String()) + ` AND stream_id = ` + quoteText(streamText(stream)) + `)`
 	return `SELECT * FROM (WITH RECURSIVE s AS MATERIALIZED (` + spans + `), t AS (SELECT ` + tracedColumns("") + ` FROM s WHERE "id" IN (SELECT span_id FROM ` + own + ` WHERE "first" = 1)` +
-		` UNION SELECT ` + tracedColumns("s.") + ` FROM s JOIN t ON s."parent" = t."id")` +
+		` UNION SELECT ` + tracedColumns("s.") + ` FROM s JOIN t ON s."parent" = t."id"` + child + `)` +
 		` SELECT ` + quoteText(p.process.ID.String()) + ` AS process_id, ` + quoteForeign(p.process.Exe) + ` AS exe, t.stream_id, ` + p.nameColumn() + ` AS thread_name, ` +
 		quoteText(kind) + ` AS kind, t."id", t."parent", t."begin", t."end", t."duration", t."name", t."target", t."filename", t."line",` +
 		` COALESCE(p.properties, CAST('{}' AS JSON)) AS "properties" FROM t LEFT JOIN ` + own + ` p ON t."id" = p.span_id)`

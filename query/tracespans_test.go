@@ -3,6 +3,7 @@ package query_test
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -21,6 +22,8 @@ import (
 type fakeTraces struct {
 	blocks     map[string][]catalog.BlockKey
 	begin, end int64 // of the last call
+	since      int64 // when it is complete
+	err        error // of TraceSince
 }
 
 func (f *fakeTraces) TraceBlocks(_ context.Context, id [16]byte, begin, end int64, mayHold func([]byte) bool) ([]catalog.BlockKey, error) {
@@ -30,6 +33,8 @@ func (f *fakeTraces) TraceBlocks(_ context.Context, id [16]byte, begin, end int6
 	}
 	return f.blocks[hex.EncodeToString(id[:])], nil
 }
+
+func (f *fakeTraces) TraceSince(context.Context) (int64, error) { return f.since, f.err }
 
 // bloomOf is a filter of many ids, of which one is given.
 func bloomOf(id [16]byte) []byte {
@@ -171,4 +176,49 @@ func TestTraceSpans(t *testing.T) {
 	a.fails("SELECT * FROM trace_spans('"+strings.Repeat("x", 32)+"')", none, codes.InvalidArgument, "32 hexadecimal digits")
 	c := newSpanHouse(t, querytest.Options{}, nil)
 	spanAsker{t, c.Dial(t, "")}.fails("SELECT * FROM trace_spans('"+traceOne+"')", none, codes.Unimplemented, "trace_spans is not available")
+}
+
+// TestTraceOfSpanZero has a trace that the first event of a thread begins. The root of a thread has the parent 0 as well.
+func TestTraceOfSpanZero(t *testing.T) {
+	index := &fakeTraces{blocks: map[string][]catalog.BlockKey{
+		traceOne: {{StreamID: querytest.StreamID(8), BeginTime: querytest.At(32), BlockID: querytest.BlockID(23)}},
+	}}
+	h := newSpanHouse(t, querytest.Options{Traces: index}, nil)
+	h.spanFixture(t)
+	h.store(t, nil, []catalog.StreamReg{streamOf(querytest.StreamID(8), querytest.P1, "cpu", wire.SpanTypes)},
+		traceBody(23, 8, querytest.P1, 32, 33, 0,
+			traceEvent{spanEvent: b("Frame", 32.1)}, traceEvent{spanEvent: spanEvent{at: 32.1}, properties: []string{"trace_id", traceOne}},
+			traceEvent{spanEvent: b("Update", 32.2)}, traceEvent{spanEvent: e("Update", 32.3)}, traceEvent{spanEvent: e("Frame", 32.4)},
+			traceEvent{spanEvent: b("Render", 32.6)}, traceEvent{spanEvent: e("Render", 32.7)}))
+	a := spanAsker{t, h.Dial(t, "")}
+	a.rows("SELECT id, parent, depth, name FROM view_instance('thread_spans','S8')", span(32, 33),
+		"-1,0,0,"+querytest.StreamID(8).String(), "0,-1,1,Frame", "2,0,2,Update", "5,-1,1,Render")
+	a.rows("SELECT id, parent, name FROM trace_spans('"+traceOne+"')", client.QueryOptions{}, "0,-1,Frame", "2,0,Update")
+}
+
+// TestTracesSince asks an index of traces that has dropped what is old.
+func TestTracesSince(t *testing.T) {
+	index := &fakeTraces{blocks: map[string][]catalog.BlockKey{}}
+	h := newSpanHouse(t, querytest.Options{Traces: index}, nil)
+	a := spanAsker{t, h.Dial(t, "")}
+	sql := "SELECT * FROM trace_spans('" + traceOne + "')"
+	absent := "no block with spans in the index of traces has trace " + traceOne
+	dropped := "the index of traces is complete since 2026-03-01T10:01:00.000000001Z: spans from before may be missing"
+	f := func(opts client.QueryOptions, want ...string) {
+		t.Helper()
+		if got := a.warnings(sql, opts); !slices.Equal(got, want) {
+			t.Errorf("since %d: warnings %q, want %q", index.since, got, want)
+		}
+	}
+	none := client.QueryOptions{}
+	f(none, absent)
+	f(span(0, 3600), absent+" in the range")
+	index.since = querytest.At(60) + 1 // the last block that was dropped ended within a microsecond of 60
+	f(none, dropped, absent)
+	f(span(0, 3600), dropped, absent+" in the range")
+	f(span(60, 3600), dropped, absent+" in the range")
+	f(client.QueryOptions{Begin: querytest.Clock(60).Add(500), End: querytest.Clock(3600)}, dropped, absent+" in the range")
+	f(span(60.001, 3600), absent+" in the range")
+	index.err = errors.New("broken")
+	a.fails(sql, none, codes.Unavailable, "the catalog does not answer")
 }
