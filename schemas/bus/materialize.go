@@ -82,10 +82,11 @@ type MaterializeReply struct {
 	CommitNo        int64              `json:"commit_no"` // of the catalog, at which none of Files was retired
 	Files           []MaterializedFile `json:"files,omitempty"`
 	Open            []telemetry.Span   `json:"open,omitempty"`
-	Blocks          int64              `json:"blocks"`       // of the hours that the range touches
-	BuiltBlocks     int64              `json:"built_blocks"` // of a dry request: that would have to be decoded
-	Objects         int64              `json:"objects"`      // events of Blocks
-	Bytes           int64              `json:"bytes"`        // their bodies
+	Later           bool               `json:"later,omitempty"` // there are blocks behind those of the range's hours, which may end what is open
+	Blocks          int64              `json:"blocks"`          // of the hours that the range touches
+	BuiltBlocks     int64              `json:"built_blocks"`    // of a dry request: that would have to be decoded
+	Objects         int64              `json:"objects"`         // events of Blocks
+	Bytes           int64              `json:"bytes"`           // their bodies
 	Partitions      int64              `json:"partitions"`
 	FreshPartitions int64              `json:"fresh_partitions"`
 	Warnings        []string           `json:"warnings,omitempty"`
@@ -139,7 +140,7 @@ func (b *Bus) Materialize(ctx context.Context, req MaterializeRequest, progress 
 		until = time.Now().Add(ownerNews)
 	}
 	var err error
-	for try := 0; try < maxMaterializeTries && ctx.Err() == nil; {
+	for try := 0; try < maxMaterializeTries && ctx.Err() == nil && b.ctx.Err() == nil; {
 		var reply MaterializeReply
 		reply, err = b.askMaterializer(ctx, req, progress)
 		var refused *MaterializeError
@@ -192,6 +193,7 @@ func (b *Bus) askMaterializer(ctx context.Context, req MaterializeRequest, progr
 	for {
 		select {
 		case <-ctx.Done():
+			_ = b.nc.Publish(keepSubject+m.ID, goneSign) // else its silence says so
 			return MaterializeReply{}, interrupted(context.Cause(ctx))
 		case <-b.ctx.Done():
 			return MaterializeReply{}, interrupted(ErrClosed)
@@ -259,6 +261,9 @@ type materializeServer struct {
 	handlers sync.WaitGroup
 }
 
+// goneSign is what an asker says in the place of a sign of life when it does not wait any more.
+var goneSign = []byte("gone")
+
 // errStopped is why the work of a process that stops ends.
 var errStopped = errors.New("the process at work stops")
 
@@ -325,7 +330,12 @@ func (s *materializeServer) serve(msg *nats.Msg, id string, req MaterializeReque
 	defer cancel(nil)
 	var heard atomic.Int64
 	heard.Store(time.Now().UnixNano())
-	sub, err := s.bus.nc.Subscribe(keepSubject+id, func(*nats.Msg) { heard.Store(time.Now().UnixNano()) })
+	sub, err := s.bus.nc.Subscribe(keepSubject+id, func(sign *nats.Msg) {
+		if bytes.Equal(sign.Data, goneSign) {
+			cancel(errAskerGone)
+		}
+		heard.Store(time.Now().UnixNano())
+	})
 	if err != nil {
 		s.end(msg, nil, &MaterializeError{Code: Interrupted, Message: err.Error()})
 		return

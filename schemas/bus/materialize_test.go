@@ -93,17 +93,27 @@ func testViewThatNobodyBuilds(t *testing.T, e *bustest.Env) {
 	}
 }
 
+// testWorkEndsWhenItsAskerIsGone has an asker that says that it goes, and one that does not come to that.
 func testWorkEndsWhenItsAskerIsGone(t *testing.T, e *bustest.Env) {
+	testAskerGoes(t, e, timeout, func(_ *bus.Bus, cancel func()) { cancel() })
+	testAskerGoes(t, e, testSilent, func(query *bus.Bus, _ func()) { query.Close() })
+}
+
+func testAskerGoes(t *testing.T, e *bustest.Env, silent time.Duration, leave func(query *bus.Bus, cancel func())) {
+	t.Helper()
 	b, query := e.Open(t), e.Open(t)
 	query.SetMaterializeTimes(testSign, testSilent)
 	begun, ended := make(chan struct{}), make(chan error, 1)
-	serveViews(t, b, func(ctx context.Context, _ viewRequest, _ func(viewProgress)) (viewReply, error) {
+	stop := serveViews(t, b, func(ctx context.Context, _ viewRequest, _ func(viewProgress)) (viewReply, error) {
 		close(begun)
 		<-ctx.Done()
 		ended <- context.Cause(ctx)
 		return viewReply{}, ctx.Err()
 	})
+	defer stop()
+	b.SetMaterializeTimes(testSign, silent)
 	ctx, cancel := context.WithCancel(testContext(t))
+	defer cancel()
 	failed := make(chan error, 1)
 	go func() {
 		_, err := query.Materialize(ctx, viewRequest{View: "images"}, nil)
@@ -115,7 +125,7 @@ func testWorkEndsWhenItsAskerIsGone(t *testing.T, e *bustest.Env) {
 		t.Fatal("the work ended while its asker waited:", err)
 	case <-time.After(2 * testSilent):
 	}
-	cancel()
+	leave(query, cancel)
 	var got *bus.MaterializeError
 	if err := <-failed; !errors.As(err, &got) || got.Code != bus.Interrupted || !got.Retryable() {
 		t.Errorf("asker: error %v", err)
@@ -125,7 +135,7 @@ func testWorkEndsWhenItsAskerIsGone(t *testing.T, e *bustest.Env) {
 		if !strings.Contains(err.Error(), "asker is gone") {
 			t.Errorf("the work ended for %v", err)
 		}
-	case <-time.After(timeout):
+	case <-time.After(timeout / 2):
 		t.Error("the work goes on without its asker")
 	}
 }
