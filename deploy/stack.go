@@ -338,7 +338,6 @@ func (s *Stack) Stop(ctx context.Context) {
 	s.stopPart(ctx, "collector")
 	s.stopPart(ctx, "freezer")
 	s.stopPart(ctx, "archive")
-	s.stopPart(ctx, "just in time")
 	s.stopPart(ctx, "materializers")
 	if s.flight != nil {
 		s.cancelPart("flight")
@@ -347,6 +346,7 @@ func (s *Stack) Stop(ctx context.Context) {
 		}
 		s.stopPart(ctx, "flight")
 	}
+	s.stopPart(ctx, "just in time") // after the queries that wait for it
 	s.stopPart(ctx, "bus guard")
 	s.stopPart(ctx, "bus lease")
 	for _, closeHandle := range slices.Backward(s.closes) {
