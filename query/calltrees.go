@@ -89,7 +89,7 @@ func (r *run) callTree(ctx context.Context, f dialect.FunctionRef) (*calltree.Tr
 	if err != nil {
 		return nil, err
 	}
-	r.noteCalls(processes, threads, tree)
+	r.noteCalls(ctx, processes, threads, tree)
 	if r.trees == nil {
 		r.trees = map[string]*calltree.Tree{}
 	}
@@ -98,7 +98,7 @@ func (r *run) callTree(ctx context.Context, f dialect.FunctionRef) (*calltree.Tr
 }
 
 // noteCalls says what a tree has not.
-func (r *run) noteCalls(processes []telemetry.ID, threads []thread, tree *calltree.Tree) {
+func (r *run) noteCalls(ctx context.Context, processes []telemetry.ID, threads []thread, tree *calltree.Tree) {
 	first, last := int64(math.MaxInt64), int64(math.MinInt64)
 	seen := map[telemetry.ID]bool{}
 	for i := range threads {
@@ -107,7 +107,7 @@ func (r *run) noteCalls(processes []telemetry.ID, threads []thread, tree *calltr
 	}
 	for _, id := range processes {
 		if !seen[id] {
-			r.notes = append(r.notes, "process "+id.String()+" has no threads with spans")
+			r.notes = append(r.notes, r.noThreads(ctx, id))
 		}
 	}
 	stats := tree.Stats()

@@ -315,6 +315,12 @@ func (r *run) buildFleet(ctx context.Context, threads []*fleetThread) error {
 	if err := r.fetchFleet(ctx, fresh); err != nil {
 		return err
 	}
+	found := make([]wish, len(fresh))
+	for i, t := range fresh {
+		found[i] = wishFor("thread_spans", t.id, r.req.Range)
+		all[found[i]] = t.spans
+	}
+	r.noteCut(found, all)
 	for _, t := range threads {
 		r.warn(t.spans.Warnings...)
 	}

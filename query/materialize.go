@@ -95,7 +95,49 @@ func (r *run) materialize(ctx context.Context, wishes []wish) (map[wish]*granted
 	for _, w := range distinct {
 		r.granted[w] = out[w]
 	}
+	r.noteCut(distinct, out)
 	return out, nil
+}
+
+// noteCut says which spans end where the hours that a range touches end, because what their threads sent later was not looked at.
+func (r *run) noteCut(wishes []wish, all map[wish]*granted) {
+	var first *telemetry.Span
+	var of wish
+	threads := 0
+	for _, w := range wishes {
+		if !all[w].Later {
+			continue
+		}
+		if i := slices.IndexFunc(all[w].Open, func(s telemetry.Span) bool { return s.ID >= 0 }); i >= 0 { // not the root
+			if threads++; first == nil {
+				first, of = &all[w].Open[i], w
+			}
+		}
+	}
+	if first == nil {
+		return
+	}
+	note := fmt.Sprintf("span %q of stream %s", clipName(first.Name), of.id)
+	if threads > 1 {
+		note += fmt.Sprintf(", and spans of %d more threads,", threads-1)
+	}
+	r.notes = append(r.notes, note+" may last longer than to "+clock(first.End)+", the end of the blocks of the hours that the range touches: a range that reaches further shows its end")
+}
+
+// clipName cuts the name of a span for a message.
+func clipName(name string) string {
+	const most = 60
+	if len(name) <= most {
+		return name
+	}
+	return strings.ToValidUTF8(name[:most], "") + "…"
+}
+
+// noteReversed says that a range has no instant in it.
+func (r *run) noteReversed(within *Range) {
+	if within != nil && within.Begin > within.End {
+		r.notes = append(r.notes, "the range ends before it begins: from "+clock(within.Begin)+" to "+clock(within.End))
+	}
 }
 
 // grant has one instance built. The release is to be held also after an error, unless it is nil.

@@ -144,14 +144,18 @@ func (r *run) processSpansRelation(ctx context.Context, f dialect.FunctionRef) (
 		scans = append(scans, "SELECT '' AS stream_id, 'async' AS thread_name, "+columnList(spans, "")+" FROM ("+asyncRelation(p.async, r.req.Range, order)+")")
 	}
 	if len(scans) == 0 {
-		r.noteThreads(id, p)
+		r.noteThreads(ctx, id, p)
 		return emptyRelation(t), nil
 	}
 	return strings.Join(scans, " UNION ALL "), nil
 }
 
 // noteThreads tells why a process has no spans at all where nothing is missing: no thread of its had a block in the range.
-func (r *run) noteThreads(id telemetry.ID, p processSpans) {
+func (r *run) noteThreads(ctx context.Context, id telemetry.ID, p processSpans) {
+	if len(p.threads) == 0 && p.async == nil {
+		r.notes = append(r.notes, r.noThreads(ctx, id))
+		return
+	}
 	first, last := int64(math.MaxInt64), int64(math.MinInt64)
 	for i := range p.threads {
 		th := &p.threads[i]
@@ -163,6 +167,14 @@ func (r *run) noteThreads(id telemetry.ID, p processSpans) {
 	if first <= last && (p.async == nil || p.async.Blocks == 0) {
 		r.notes = append(r.notes, fmt.Sprintf("no %s blocks of process %s in the range; its blocks are from %s to %s", telemetry.TagCPU, id, clock(first), clock(last)))
 	}
+}
+
+// noThreads says why a process has no threads.
+func (r *run) noThreads(ctx context.Context, id telemetry.ID) string {
+	if p, err := r.s.findProcess(ctx, id); err == nil && p == nil {
+		return r.whoElse(ctx, wish{view: "async_events", id: id})
+	}
+	return "process " + id.String() + " has no threads with spans"
 }
 
 // asyncRelation joins the begins and ends of asynchronous spans, both of which must lie in the range. Columns are those of thread_spans;

@@ -207,6 +207,7 @@ func (r *run) open(ctx context.Context) (warnings []string, err error) {
 		return nil, err
 	}
 	r.phase = phasePhysical
+	r.noteReversed(r.req.Range)
 	views, warnings, err := r.s.relations(ctx, r)
 	if err != nil {
 		return nil, err

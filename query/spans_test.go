@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/google/go-cmp/cmp"
@@ -785,4 +786,79 @@ func TestOnlyWhatIsNeededIsBuiltAndOnce(t *testing.T) {
 	track := "SELECT octet_length(chunk_data) FROM perfetto_trace_chunks('P1','async', TIMESTAMP '%s', TIMESTAMP '2026-03-01T11:00:00Z') WHERE chunk_id = 1"
 	f(fmt.Sprintf(track, "2026-03-01T10:00:00Z"), client.QueryOptions{}, 1, "100")
 	f(fmt.Sprintf(track, "2026-03-01T10:00:08Z"), client.QueryOptions{}, 1, "47") // of the other thread
+}
+
+// TestCutSpans has a span that ends in the hour after the one it begins in.
+func TestCutSpans(t *testing.T) {
+	h := newSpanHouse(t, querytest.Options{}, nil)
+	h.spanFixture(t)
+	h.store(t, nil, []catalog.StreamReg{streamOf(querytest.StreamID(8), querytest.P1, "cpu", wire.CPUTypes)},
+		spanBody(23, 8, 3500, 3590, 0, b("Frame", 3510), b("Update", 3520), e("Update", 3530)),
+		spanBody(24, 8, 3600, 3700, 3, e("Frame", 3650)))
+	a := spanAsker{t, h.Dial(t, "")}
+	stream := querytest.StreamID(8).String()
+	cut := `span "Frame" of stream ` + stream + " may last longer than to 2026-03-01T10:59:50Z, the end of the blocks of the hours that the range touches: a range that reaches further shows its end"
+	for _, from := range []string{"view_instance('thread_spans','S8')", "process_spans('P1','thread')", "thread_spans WHERE stream_id = 'S8'"} {
+		sql := ids("SELECT id FROM " + from)
+		if got := a.warnings(sql, span(3515, 3525)); !slices.Equal(got, []string{cut}) {
+			t.Errorf("%s: warnings %q", from, got)
+		}
+		for _, whole := range []client.QueryOptions{span(3515, 3610), span(3620, 3630)} {
+			if got := a.warnings(sql, whole); len(got) != 0 {
+				t.Errorf("%s: warnings %q", from, got)
+			}
+		}
+	}
+}
+
+// TestOddRanges asks for times beyond what nanoseconds hold, and backwards.
+func TestOddRanges(t *testing.T) {
+	h := newSpanHouse(t, querytest.Options{}, nil)
+	h.spanFixture(t)
+	a := spanAsker{t, h.Dial(t, "")}
+	_, want := a.chunks("SELECT * FROM perfetto_trace_chunks('P1','both','2020-01-01T00:00:00Z','2200-01-01T00:00:00Z')")
+	for _, within := range []string{
+		"'2020-01-01T00:00:00Z','2263-01-01T00:00:00Z'", "'1600-01-01T00:00:00Z','9999-01-01T00:00:00Z'", "'0001-01-01T00:00:00Z','2030-01-01T00:00:00Z'",
+		"TIMESTAMP '1600-01-01', TIMESTAMP '2300-01-01'", "TIMESTAMP '2020-01-01', TIMESTAMP '2300-01-01'",
+	} {
+		if _, got := a.chunks("SELECT * FROM perfetto_trace_chunks('P1','both'," + within + ")"); !slices.Equal(got, want) {
+			t.Errorf("%s: %d bytes, want %d", within, len(got), len(want))
+		}
+	}
+	far := client.QueryOptions{Begin: time.Date(2300, 1, 1, 0, 0, 0, 0, time.UTC), End: time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)}
+	a.rows("SELECT count(*) FROM thread_spans WHERE exe = 'game.exe'", far, "0")
+	a.rows("SELECT count(*) FROM view_instance('thread_spans','S3')", far, "0")
+	back := "the range ends before it begins: from 2026-03-01T10:00:20Z to 2026-03-01T10:00:10Z"
+	if got := a.warnings("SELECT * FROM process_spans('P1','both')", span(20, 10)); !slices.Contains(got, back) {
+		t.Errorf("warnings %q", got)
+	}
+	if got := a.warnings("SELECT * FROM perfetto_trace_chunks('P1','both','2026-03-01T10:00:20Z','2026-03-01T10:00:10Z')", client.QueryOptions{}); !slices.Contains(got, back) {
+		t.Errorf("warnings %q", got)
+	}
+}
+
+// TestWhoIsMeant asks functions for processes that are not there.
+func TestWhoIsMeant(t *testing.T) {
+	h := newSpanHouse(t, querytest.Options{}, nil)
+	h.spanFixture(t)
+	a := spanAsker{t, h.Dial(t, "")}
+	near := querytest.P1.String()
+	near = near[:len(near)-1] + "f"
+	mean := "no process " + near + " is registered; did you mean " + querytest.P1.String() + "?"
+	stream := querytest.StreamID(3).String()
+	for _, sql := range []string{"SELECT * FROM process_spans('%s','thread')", "SELECT * FROM call_tree('%s','thread')"} {
+		if got := a.warnings(fmt.Sprintf(sql, near), span(0, 100)); !slices.Equal(got, []string{mean}) {
+			t.Errorf("%s: warnings %q", sql, got)
+		}
+		if got := a.warnings(fmt.Sprintf(sql, stream), span(0, 100)); len(got) != 1 || !strings.Contains(got[0], "is a stream: its process is") {
+			t.Errorf("%s: warnings %q", sql, got)
+		}
+	}
+	for _, sql := range []string{"perfetto_trace_chunks('%s','both'", "perfetto_trace('%s','all'"} {
+		sql = "SELECT * FROM " + fmt.Sprintf(sql, near) + ",'2026-03-01T10:00:00Z','2026-03-01T11:00:00Z')"
+		a.fails(sql, client.QueryOptions{}, codes.InvalidArgument, "Execution error: Trace generation failed: Process "+near+" not found", "did you mean")
+	}
+	if got := a.warnings("SELECT * FROM spans_around('P1','2026-03-02T10:00:00Z')", client.QueryOptions{}); len(got) != 1 || !strings.Contains(got[0], "its blocks are from 2026-03-01T10:00:05Z") {
+		t.Errorf("warnings %q", got)
+	}
 }

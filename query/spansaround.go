@@ -60,6 +60,10 @@ func (r *run) spansAroundRelation(ctx context.Context, f dialect.FunctionRef) (s
 		add("", asyncSpans, "SELECT * FROM ("+asyncRelation(all[async], nil, "")+")"+open)
 	}
 	if len(scans) == 0 {
+		for i, w := range wishes {
+			threads[i].spans = all[w]
+		}
+		r.noteThreads(ctx, id, processSpans{threads: threads, async: all[async]})
 		return emptyRelation(t), nil
 	}
 	return strings.Join(scans, " UNION ALL "), nil

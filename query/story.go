@@ -78,6 +78,7 @@ func (r *run) story(ctx context.Context, f dialect.FunctionRef) (*story, error) 
 	s := &story{}
 	s.within.Begin, _ = f.Args[2].(int64)
 	s.within.End, _ = f.Args[3].(int64)
+	r.noteReversed(&s.within)
 	text, _ := f.Args[1].(string)
 	var err error
 	if s.contents, err = parseContents(text); err != nil {

@@ -76,6 +76,7 @@ func (r *run) tracer(ctx context.Context, f dialect.FunctionRef) (tracer, error)
 	var within Range
 	within.Begin, _ = f.Args[2].(int64)
 	within.End, _ = f.Args[3].(int64)
+	r.noteReversed(&within)
 	return r.spansToTrace(ctx, id, types, within)
 }
 
@@ -92,7 +93,7 @@ func (r *run) spansToTrace(ctx context.Context, process, types string, within Ra
 	var unknown *Error
 	switch {
 	case errors.As(err, &unknown):
-		return nil, &Error{Code: codeInvalid, Message: "Execution error: Trace generation failed: Process " + id.String() + " not found", Help: unknown.Help}
+		return nil, &Error{Code: codeInvalid, Message: "Execution error: Trace generation failed: Process " + id.String() + " not found", Help: r.whoElse(ctx, wish{view: "async_events", id: id})}
 	case err != nil:
 		return nil, err
 	}
@@ -111,8 +112,9 @@ func (r *run) traceFailed(ctx context.Context, err error) error {
 		return err
 	}
 	e := r.s.errorOf(ctx, err, r.st)
-	if class, rest, ok := strings.Cut(e.Message, ": "); ok {
-		e.Message = class + ": Trace generation failed: " + rest
+	const failed = "Trace generation failed: "
+	if class, rest, ok := strings.Cut(e.Message, ": "); ok && !strings.HasPrefix(rest, failed) {
+		e.Message = class + ": " + failed + rest
 	}
 	return e
 }

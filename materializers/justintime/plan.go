@@ -550,8 +550,25 @@ func (p *plan) reply(ctx context.Context, s *Service) (bus.MaterializeReply, err
 			r.Open = append(r.Open, *o)
 		}
 	}
+	r.Later = len(r.Open) > 0 && p.later()
 	r.CommitNo = p.commitNo
 	return r, nil
+}
+
+// later reports whether the instance has blocks that end after all those of the plan.
+func (p *plan) later() bool {
+	last := int64(math.MinInt64)
+	for _, c := range p.slices {
+		for i := range c.blocks {
+			last = max(last, c.blocks[i].EndTime)
+		}
+	}
+	for _, row := range p.in.streams {
+		if row.LastTime > last {
+			return true
+		}
+	}
+	return false
 }
 
 func (k *stored) warnings() []string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -334,7 +335,7 @@ func (r *rewriter) argument(n *node, name string, i int, w argument, e env) (any
 		}
 		if s, ok := v.(string); ok {
 			if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
-				return t.UnixNano(), nil
+				return nanoseconds(t), nil
 			}
 			return nil, wrong(n, fmt.Sprintf(" in RFC 3339 form with an offset, given '%s'", clip(s, 64)))
 		}
@@ -505,7 +506,7 @@ func (r *rewriter) evaluate(n *node, kind argumentKind, e env) (any, error) {
 	case int:
 		return int64(v), nil
 	case time.Time:
-		return v.UnixNano(), nil
+		return nanoseconds(v), nil
 	case []byte:
 		return string(v), nil
 	default:
@@ -536,11 +537,22 @@ func parseTimestamp(s string) (int64, error) {
 	for _, form := range timestampForms {
 		t, err := time.Parse(form, strings.TrimSpace(s))
 		if err == nil {
-			return t.UnixNano(), nil
+			return nanoseconds(t), nil
 		}
 		if first == nil {
 			first = err
 		}
 	}
 	return 0, first
+}
+
+// nanoseconds returns a time since the epoch, or the nearest that an int64 holds.
+func nanoseconds(t time.Time) int64 {
+	switch {
+	case t.Before(time.Unix(0, math.MinInt64)):
+		return math.MinInt64
+	case t.After(time.Unix(0, math.MaxInt64)):
+		return math.MaxInt64
+	}
+	return t.UnixNano()
 }
