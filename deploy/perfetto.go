@@ -74,7 +74,7 @@ func parsePerfetto(std stdio, args []string) (*perfettoFlags, error) {
 	end := fs.String("end", "now", "last `time` of the trace: as --begin, or now")
 	fs.StringVar(&f.out, "o", "", "`file` to write, - for standard output (default trace-ID.pb)")
 	fs.StringVar(&f.types, "types", "both", "spans: thread, async, or both")
-	fs.StringVar(&f.with, "with", "", "what the trace has, a `list` with commas between: threads, async, logs, measures, net, images, or all (default for several processes: threads,async)")
+	fs.StringVar(&f.with, "with", "", "what the trace has, a `list` with commas between: threads, async, logs, measures, net, images, or all (default for several processes: what --types says)")
 	fs.StringVar(&f.url, "url", "grpc://127.0.0.1:50051", "`address` of a FlightSQL server")
 	fs.StringVar(&f.key, "key", os.Getenv("MICROMEGAS_API_KEY"), "API `key` (MICROMEGAS_API_KEY)")
 	words, err := parseMixed(fs, std, perfettoUsage, args)
@@ -87,9 +87,6 @@ func parsePerfetto(std stdio, args []string) (*perfettoFlags, error) {
 	if f.processes, err = parseProcesses(*process); err != nil {
 		return nil, err
 	}
-	if f.with == "" && len(f.processes) > 1 {
-		f.with = "threads,async"
-	}
 	if *begin == "" {
 		return nil, errors.New("no --begin: say from when on, such as --begin 5m for the last five minutes")
 	}
@@ -98,6 +95,15 @@ func parsePerfetto(std stdio, args []string) (*perfettoFlags, error) {
 	}
 	if !slices.Contains(spanTypes, f.types) {
 		return nil, fmt.Errorf("--types %q: it is one of %s", f.types, strings.Join(spanTypes, ", "))
+	}
+	if f.with != "" && f.types != "both" {
+		return nil, fmt.Errorf("--types %s and --with %s: --with says which spans, too: threads, async, or both", f.types, f.with)
+	}
+	if f.with == "" && len(f.processes) > 1 {
+		f.with = map[string]string{"both": "threads,async", "thread": "threads", "async": "async"}[f.types]
+	}
+	if info, err := os.Stat(f.out); err == nil && info.IsDir() {
+		return nil, fmt.Errorf("-o %s is a folder: name a file", f.out)
 	}
 	if f.out == "" {
 		f.out = "trace-" + f.processes[0].String() + ".pb"
@@ -187,7 +193,7 @@ func (f *perfettoFlags) write(ctx context.Context, std stdio, w io.Writer) (*tra
 	}
 	rows, err := c.Query(ctx, f.sql(), opts)
 	if err != nil {
-		return nil, err
+		return nil, unreachable(f.url, err)
 	}
 	defer rows.Close()
 	var source output.Source = rows

@@ -198,6 +198,9 @@ func TestPerfettoCommandNamesMistakes(t *testing.T) {
 	f("neither RFC 3339", "--process", perfettoProcess, "--begin", "yesterday")
 	f("is before --begin", "--process", perfettoProcess, "--begin", "1h", "--end", "2h")
 	f("one of both, thread, async", "--process", perfettoProcess, "--begin", "1h", "--types", "threads")
+	f("--with says which spans", "--process", perfettoProcess, "--begin", "1h", "--types", "async", "--with", "threads")
+	f("start one with micromegas serve", "--process", perfettoProcess, "--begin", "1h", "-o", filepath.Join(t.TempDir(), "trace.pb"), "--url", "grpc://127.0.0.1:1")
+	f("is a folder", "--process", perfettoProcess, "--begin", "1h", "-o", t.TempDir())
 	f("is no flag", "--begin", "1h", perfettoProcess)
 	f("no such file or directory", "--process", perfettoProcess, "--begin", "1h", "-o", filepath.Join(t.TempDir(), "none", "trace.pb"))
 }

@@ -10,6 +10,9 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
+
 	"github.com/micromegas-go/micromegas/query/client"
 	"github.com/micromegas-go/micromegas/query/client/output"
 )
@@ -113,6 +116,14 @@ func parseTime(text string, now time.Time) (time.Time, error) {
 	return now.Add(-age), nil
 }
 
+// unreachable says what to do when no server answers; other errors stay as they are.
+func unreachable(url string, err error) error {
+	if grpcstatus.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "while dialing") {
+		return err
+	}
+	return fmt.Errorf("no server answers at %s: start one with micromegas serve, or name another with --url (%w)", url, err)
+}
+
 func printQuery(ctx context.Context, std stdio, url, key, sql string, format output.Format, opts client.QueryOptions) error {
 	c, err := client.Dial(url, client.Options{BearerToken: key})
 	if err != nil {
@@ -127,7 +138,7 @@ func printQuery(ctx context.Context, std stdio, url, key, sql string, format out
 	}
 	rows, err := c.Query(ctx, sql, opts)
 	if err != nil {
-		return err
+		return unreachable(url, err)
 	}
 	defer rows.Close()
 	var source output.Source = rows
@@ -148,7 +159,7 @@ func printQuery(ctx context.Context, std stdio, url, key, sql string, format out
 	if n == 0 && opts.Begin.IsZero() {
 		fmt.Fprintln(std.err, "no rows")
 	} else if n == 0 {
-		fmt.Fprintf(std.err, "no rows between %s and %s; without --begin all of time is searched\n",
+		fmt.Fprintf(std.err, "no rows between %s and %s; an earlier --begin looks further back\n",
 			opts.Begin.Format(time.RFC3339), opts.End.Format(time.RFC3339))
 	}
 	return nil
