@@ -266,6 +266,8 @@ func TestMembersComeAndGo(t *testing.T) {
 		for _, p := range []*process{a, b, c, d} {
 			<-p.done
 		}
+		l.mu.Lock() // keepers may still be looking
+		defer l.mu.Unlock()
 		for name, h := range l.rows {
 			if h.Owner != "" {
 				t.Errorf("%s is held by %s after the end", name, h.Owner)
