@@ -21,15 +21,16 @@ const buildingEvery = 2 * time.Second
 type building struct {
 	tell func(Progress) // nil = nobody wants to know
 	log  *slog.Logger
+	id   string // of the query
 
 	mu     sync.Mutex
-	views  map[wish]Progress
+	views  map[wish]Progress // nil as long as nothing is known
 	sum    Progress
 	logged time.Time
 }
 
-func newBuilding(tell func(Progress), log *slog.Logger) *building {
-	return &building{tell: tell, log: log, views: map[wish]Progress{}, logged: time.Now()}
+func newBuilding(tell func(Progress), log *slog.Logger, id string) *building {
+	return &building{tell: tell, log: log, id: id, logged: time.Now()}
 }
 
 // expect notes what a view will cost, before it is asked for.
@@ -49,7 +50,7 @@ func (b *building) of(w wish) func(bus.MaterializeProgress) {
 		sum := b.set(w, Progress{Done: p.Done, Blocks: max(p.Done, p.Blocks)})
 		if b.timeToLog() {
 			b.log.Info("a view is being built for a query", "view", w.view, "instance", w.id.String(), "blocks_done", p.Done, "blocks", p.Blocks, "waiting", p.Waiting,
-				"query_blocks_done", sum.Done, "query_blocks", sum.Blocks)
+				"query_blocks_done", sum.Done, "query_blocks", sum.Blocks, "query_id", b.id)
 		}
 	}
 }
@@ -71,6 +72,9 @@ func (b *building) set(w wish, p Progress) Progress {
 	old := b.views[w]
 	if p == old {
 		return b.sum
+	}
+	if b.views == nil {
+		b.views = map[wish]Progress{}
 	}
 	b.views[w] = p
 	b.sum.Done += p.Done - old.Done

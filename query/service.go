@@ -102,7 +102,7 @@ func (s *Service) Prepare(ctx context.Context, req Request) (*arrow.Schema, erro
 func (s *Service) newRun(req Request, cancel context.CancelFunc) *run {
 	s.counts.began()
 	id := uuid.NewString()
-	return &run{s: s, req: req, id: id, began: time.Now(), cancel: cancel, building: newBuilding(req.Progress, s.log.With("query_id", id))}
+	return &run{s: s, req: req, id: id, began: time.Now(), cancel: cancel, building: newBuilding(req.Progress, s.log, id)}
 }
 
 // errTooLong is why a query's context ended.
