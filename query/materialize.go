@@ -99,6 +99,9 @@ func (r *run) materialize(ctx context.Context, wishes []wish) (map[wish]*granted
 	return out, nil
 }
 
+// maxNotedName bounds the name of a span in a note, in bytes.
+const maxNotedName = 60
+
 // noteCut says which spans end where the hours that a range touches end, because what their threads sent later was not looked at.
 func (r *run) noteCut(wishes []wish, all map[wish]*granted) {
 	var first *telemetry.Span
@@ -117,20 +120,11 @@ func (r *run) noteCut(wishes []wish, all map[wish]*granted) {
 	if first == nil {
 		return
 	}
-	note := fmt.Sprintf("span %q of stream %s", clipName(first.Name), of.id)
+	note := fmt.Sprintf("span %q of stream %s", dialect.Clip(first.Name, maxNotedName), of.id)
 	if threads > 1 {
 		note += fmt.Sprintf(", and spans of %d more threads,", threads-1)
 	}
 	r.notes = append(r.notes, note+" may last longer than to "+clock(first.End)+", the end of the blocks of the hours that the range touches: a range that reaches further shows its end")
-}
-
-// clipName cuts the name of a span for a message.
-func clipName(name string) string {
-	const most = 60
-	if len(name) <= most {
-		return name
-	}
-	return strings.ToValidUTF8(name[:most], "") + "…"
 }
 
 // noteReversed says that a range has no instant in it.

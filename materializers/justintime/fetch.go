@@ -72,12 +72,9 @@ func (s *Service) decode(ctx context.Context, p *plan, blocks []catalog.BlockRow
 	return context.Cause(ctx)
 }
 
-// lz4Expansion is what a byte of a compressed buffer can become: a length byte of a match adds 255 at most (LZ4 block format).
-const lz4Expansion = 255
-
 // admit waits for room for what a block can become. Blocks as they are wait for nothing: they have some 25 kB and are a fourth compressed.
 func (s *Service) admit(ctx context.Context, j *job) error {
-	j.held = min(j.block.PackLength*lz4Expansion, s.cfg.DecodedBytes)
+	j.held = min(j.block.PackLength*wire.MaxExpansion, s.cfg.DecodedBytes)
 	return s.bytes.Acquire(ctx, j.held)
 }
 

@@ -78,7 +78,7 @@ func closest(name string, candidates []string) []string {
 		name     string
 		distance int
 	}
-	name = lowerASCII(clip(name, 64))
+	name = lowerASCII(Clip(name, 64))
 	var near []scored
 	for _, c := range candidates {
 		lower := lowerASCII(c)

@@ -90,8 +90,8 @@ func (r *rewriter) argumentQuery(arg *node, name string, e env) (*node, error) {
 		return query, nil
 	}
 	if column := outerColumn(arg); column != "" {
-		return nil, r.fault(arg, planError("%s: the argument cannot be a column, given '%s'", name, clip(column, 64)).
-			withHint("give a subquery in parentheses: %s((SELECT %s FROM …))", name, clip(column, 64)))
+		return nil, r.fault(arg, planError("%s: the argument cannot be a column, given '%s'", name, Clip(column, 64)).
+			withHint("give a subquery in parentheses: %s((SELECT %s FROM …))", name, Clip(column, 64)))
 	}
 	out, err := r.walk(arg, env{ctes: e.ctes, frame: &frame{}, scalar: true})
 	if err != nil {

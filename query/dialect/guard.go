@@ -88,7 +88,7 @@ func (r *rewriter) function(n *node) error {
 	schema := n.str("schema")
 	if n.str("catalog") != "" || schema != "" && schema != "main" {
 		full := strings.TrimPrefix(n.str("catalog")+"."+schema+"."+name, ".")
-		return r.fault(n, planError("Invalid function '%s': function '%s' is not available", clip(full, 128), clip(full, 128)))
+		return r.fault(n, planError("Invalid function '%s': function '%s' is not available", Clip(full, 128), Clip(full, 128)))
 	}
 	switch {
 	case name == "timezone" && len(n.list("children")) == 2:
@@ -121,7 +121,7 @@ func refusedPrefix(name string) bool {
 
 // noFunction says that a function does not exist, and which are alike.
 func (r *rewriter) noFunction(name string) *Error {
-	e := planError("Invalid function '%s': function '%s' is not available", clip(name, 128), clip(name, 128))
+	e := planError("Invalid function '%s': function '%s' is not available", Clip(name, 128), Clip(name, 128))
 	if _, ok := signatureOf(name); ok || valueTableFunctions[name] {
 		return e.withHint("%s is a table function: SELECT … FROM %s(…)", name, name)
 	}
@@ -179,7 +179,7 @@ func (r *rewriter) checkType(n, t *node) error {
 			ok = true
 		}
 		if !ok || info.str("catalog") != "" || info.str("schema") != "" {
-			return r.fault(n, planError("unknown type '%s'", clip(info.str("name"), 64)))
+			return r.fault(n, planError("unknown type '%s'", Clip(info.str("name"), 64)))
 		}
 		for _, modifier := range info.list("user_type_modifiers") {
 			if modifier.class() != "" && modifier.class() != "CONSTANT" {
@@ -192,7 +192,7 @@ func (r *rewriter) checkType(n, t *node) error {
 		return nil
 	}
 	if !castTypes()[t.str("id")] {
-		return r.fault(n, planError("type '%s' is not supported", clip(t.str("id"), 64)))
+		return r.fault(n, planError("type '%s' is not supported", Clip(t.str("id"), 64)))
 	}
 	return r.checkInnerTypes(n, info)
 }

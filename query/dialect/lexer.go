@@ -142,7 +142,7 @@ func (l *lexer) next(space bool) *Error {
 		t.kind, t.end = symbol, start+1
 	}
 	if t.end < 0 {
-		return syntaxError(l.sql, start, fmt.Sprintf("syntax error: unterminated quoted text at or near %q", clip(l.sql[start:], 20)))
+		return syntaxError(l.sql, start, fmt.Sprintf("syntax error: unterminated quoted text at or near %q", Clip(l.sql[start:], 20)))
 	}
 	t.out = l.sql[start:t.end]
 	if t.kind == word {
@@ -288,8 +288,8 @@ func lowerASCII(s string) string {
 	return s
 }
 
-// clip shortens s for a message.
-func clip(s string, n int) string {
+// Clip shortens s for a message.
+func Clip(s string, n int) string {
 	if len(s) <= n {
 		return s
 	}

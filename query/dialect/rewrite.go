@@ -346,7 +346,7 @@ func (r *rewriter) patchArrowCast(n *node, args []*node) (*node, error) {
 	}
 	t := arrowType(name)
 	if t == nil {
-		return nil, r.fault(args[1], planError("arrow_cast: unsupported type '%s'", clip(name, 64)))
+		return nil, r.fault(args[1], planError("arrow_cast: unsupported type '%s'", Clip(name, 64)))
 	}
 	out := cast(args[0], t)
 	out.set("alias", n.get("alias"))

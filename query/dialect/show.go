@@ -20,7 +20,7 @@ var internalNames = [...]string{
 func (r *rewriter) internalTable(n *node, f *frame, name, alias string) (*node, error) {
 	i := slices.Index(internalNames[:], lowerASCII(name))
 	if i < 0 {
-		return nil, r.fault(n, planError("table 'datafusion.information_schema.%s' not found", clip(name, 128)).
+		return nil, r.fault(n, planError("table 'datafusion.information_schema.%s' not found", Clip(name, 128)).
 			withHint("information_schema has %s", strings.Join(internalNames[:], ", ")))
 	}
 	r.needInternal(Internal(i))
@@ -100,7 +100,7 @@ func (l *lexed) show(r *rewriter) (prefix, error) {
 			return prefix{kind: ShowColumns, table: name, at: at}, nil
 		}
 	}
-	e := planError("SHOW %s is not supported", clip(what, 40)).at(l.sql, l.tokens[0].start)
+	e := planError("SHOW %s is not supported", Clip(what, 40)).at(l.sql, l.tokens[0].start)
 	return prefix{}, e.withHint("there are SHOW TABLES, SHOW COLUMNS FROM <table>, SHOW FUNCTIONS and information_schema")
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -200,7 +199,7 @@ func baseTableNode(n *node, name, alias string) *node {
 
 // noTableFunction says that a table function does not exist, and what to use.
 func (r *rewriter) noTableFunction(name string) *Error {
-	e := planError("table function '%s' not found", clip(name, 128))
+	e := planError("table function '%s' not found", Clip(name, 128))
 	if instanceOf(name) != tables.None {
 		return e.withHint("use view_instance('%s', <%s id>)", name, instanceOf(name))
 	}
@@ -234,7 +233,7 @@ func (r *rewriter) viewInstance(n, fn *node, alias string, e env, f *frame) (*no
 	set, id := values[0].(string), values[1].(string)
 	t, ok := r.names.Table(set)
 	if !ok || t.Instance == tables.None {
-		e := planError("error making view: view set %s not found", clip(set, 64))
+		e := planError("error making view: view set %s not found", Clip(set, 64))
 		if ok {
 			return nil, r.fault(fn, e.withHint("%s is a plain table: SELECT … FROM %s", set, set))
 		}
@@ -249,7 +248,7 @@ func (r *rewriter) viewInstance(n, fn *node, alias string, e env, f *frame) (*no
 	if id != "global" {
 		parsed, err := telemetry.ParseID(id)
 		if err != nil {
-			return nil, r.fault(fn, planError("error making view %s: Uuid::parse_str: view_instance: the second argument must be a UUID or 'global', given '%s'", set, clip(id, 64)))
+			return nil, r.fault(fn, planError("error making view %s: Uuid::parse_str: view_instance: the second argument must be a UUID or 'global', given '%s'", set, Clip(id, 64)))
 		}
 		id = parsed.String()
 	} else if !t.Global {
@@ -335,9 +334,9 @@ func (r *rewriter) argument(n *node, name string, i int, w argument, e env) (any
 		}
 		if s, ok := v.(string); ok {
 			if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
-				return nanoseconds(t), nil
+				return telemetry.Nanoseconds(t), nil
 			}
-			return nil, wrong(n, fmt.Sprintf(" in RFC 3339 form with an offset, given '%s'", clip(s, 64)))
+			return nil, wrong(n, fmt.Sprintf(" in RFC 3339 form with an offset, given '%s'", Clip(s, 64)))
 		}
 		return nil, wrong(n, "")
 	case marginArgument:
@@ -359,13 +358,13 @@ func (r *rewriter) argument(n *node, name string, i int, w argument, e env) (any
 	case processID:
 		id, err := telemetry.ParseID(s)
 		if err != nil {
-			return s, r.fault(n, planError("%s argument to %s must be a valid UUID (the process ID), given '%s': Process %s not found", ordinals[i], name, clip(s, 64), clip(s, 64)))
+			return s, r.fault(n, planError("%s argument to %s must be a valid UUID (the process ID), given '%s': Process %s not found", ordinals[i], name, Clip(s, 64), Clip(s, 64)))
 		}
 		return id.String(), nil
 	case traceID:
 		digits := strings.ToLower(strings.ReplaceAll(s, "-", ""))
 		if id, err := hex.DecodeString(digits); err != nil || len(id) != 16 {
-			return nil, r.fault(n, planError("%s: '%s' is not a valid trace id: it has 32 hexadecimal digits", name, clip(s, 64)))
+			return nil, r.fault(n, planError("%s: '%s' is not a valid trace id: it has 32 hexadecimal digits", name, Clip(s, 64)))
 		}
 		return digits, nil
 	case processIDs:
@@ -377,17 +376,17 @@ func (r *rewriter) argument(n *node, name string, i int, w argument, e env) (any
 	case blockID:
 		id, err := telemetry.ParseID(s)
 		if err != nil {
-			return nil, r.fault(n, planError("%s: '%s' is not a valid block id", name, clip(s, 64)))
+			return nil, r.fault(n, planError("%s: '%s' is not a valid block id", name, Clip(s, 64)))
 		}
 		return id.String(), nil
 	case threadOnly:
 		if s != "thread" {
-			return nil, r.fault(n, planError("%s: span_types must be 'thread', given: '%s'", name, clip(s, 64)).
+			return nil, r.fault(n, planError("%s: span_types must be 'thread', given: '%s'", name, Clip(s, 64)).
 				withHint("asynchronous spans need not lie within their parents, so they make no tree of calls"))
 		}
 	case spanTypes:
 		if s != "thread" && s != "async" && s != "both" {
-			return nil, r.fault(n, planError("%s: span_types must be 'thread', 'async', or 'both', given: '%s'", name, clip(s, 64)))
+			return nil, r.fault(n, planError("%s: span_types must be 'thread', 'async', or 'both', given: '%s'", name, Clip(s, 64)))
 		}
 	}
 	return s, nil
@@ -403,7 +402,7 @@ func parseIDs(s string) (string, error) {
 		text = strings.TrimSpace(text)
 		id, err := telemetry.ParseID(text)
 		if err != nil {
-			return "", fmt.Errorf("'%s' is not a valid UUID (process IDs are separated by commas)", clip(text, 64))
+			return "", fmt.Errorf("'%s' is not a valid UUID (process IDs are separated by commas)", Clip(text, 64))
 		}
 		if slices.Contains(list, id.String()) {
 			continue
@@ -425,7 +424,7 @@ func notConstant(n *node) string {
 	case "COLUMN_REF":
 		names := n.list("column_names")
 		if name, _ := names[len(names)-1].text(); len(names) > 1 || name != "current_timestamp" && name != "localtimestamp" {
-			return "not a column: '" + clip(name, 64) + "'"
+			return "not a column: '" + Clip(name, 64) + "'"
 		}
 	}
 	for _, m := range n.members {
@@ -455,7 +454,7 @@ func (r *rewriter) fold(n *node, kind argumentKind, e env) (any, error) {
 	if s, ok := constantInteger(n); ok {
 		v, err := strconv.ParseInt(s, 10, 64)
 		if err != nil {
-			return nil, r.fault(n, planError("'%s' is no 64-bit integer", clip(s, 64)))
+			return nil, r.fault(n, planError("'%s' is no 64-bit integer", Clip(s, 64)))
 		}
 		return v, nil
 	}
@@ -463,7 +462,7 @@ func (r *rewriter) fold(n *node, kind argumentKind, e env) (any, error) {
 		if s, ok := constantText(n.get("child")); ok {
 			t, err := parseTimestamp(s)
 			if err != nil {
-				return nil, r.fault(n, planError("'%s' is no timestamp", clip(s, 64)))
+				return nil, r.fault(n, planError("'%s' is no timestamp", Clip(s, 64)))
 			}
 			return t, nil
 		}
@@ -495,7 +494,7 @@ func (r *rewriter) evaluate(n *node, kind argumentKind, e env) (any, error) {
 		if r.ctx.Err() != nil {
 			return nil, fmt.Errorf("evaluate argument: %w", context.Cause(r.ctx))
 		}
-		return nil, r.fault(at, planError("evaluate the argument: %s", clip(err.Error(), 400)))
+		return nil, r.fault(at, planError("evaluate the argument: %s", Clip(err.Error(), 400)))
 	}
 	if len(row) != 1 {
 		return nil, fmt.Errorf("evaluate argument: %d values for one expression", len(row))
@@ -506,7 +505,7 @@ func (r *rewriter) evaluate(n *node, kind argumentKind, e env) (any, error) {
 	case int:
 		return int64(v), nil
 	case time.Time:
-		return nanoseconds(v), nil
+		return telemetry.Nanoseconds(v), nil
 	case []byte:
 		return string(v), nil
 	default:
@@ -537,22 +536,11 @@ func parseTimestamp(s string) (int64, error) {
 	for _, form := range timestampForms {
 		t, err := time.Parse(form, strings.TrimSpace(s))
 		if err == nil {
-			return nanoseconds(t), nil
+			return telemetry.Nanoseconds(t), nil
 		}
 		if first == nil {
 			first = err
 		}
 	}
 	return 0, first
-}
-
-// nanoseconds returns a time since the epoch, or the nearest that an int64 holds.
-func nanoseconds(t time.Time) int64 {
-	switch {
-	case t.Before(time.Unix(0, math.MinInt64)):
-		return math.MinInt64
-	case t.After(time.Unix(0, math.MaxInt64)):
-		return math.MaxInt64
-	}
-	return t.UnixNano()
 }

@@ -151,7 +151,7 @@ func (r *rewriter) withCTEs(n *node, e env) (env, error) {
 		}
 		name := entry.str("key")
 		if !plainName(name) || refusedPrefix(name) && !r.opts.internal {
-			return e, planError("'%s' is no name for a common table expression: use letters, digits, '_', '-' and spaces", clip(name, 64))
+			return e, planError("'%s' is no name for a common table expression: use letters, digits, '_', '-' and spaces", Clip(name, 64))
 		}
 		value := entry.get("value")
 		columns, err := r.query(value.get("query").get("node"), env{ctes: e.ctes, frame: e.frame}, false)
@@ -429,7 +429,7 @@ func usable(t *tables.Table) bool { return t != nil && (t.Global || t.Instance =
 
 // noTable says that a table does not exist, and what does.
 func (r *rewriter) noTable(name string, t *tables.Table) *Error {
-	e := planError("table 'datafusion.public.%s' not found", clip(name, 128))
+	e := planError("table 'datafusion.public.%s' not found", Clip(name, 128))
 	if t != nil || tables.None != instanceOf(name) {
 		kind := instanceOf(name)
 		if t != nil && t.Fleet != nil { // a statement may name it, but it is not listed
@@ -444,9 +444,9 @@ func (r *rewriter) noTable(name string, t *tables.Table) *Error {
 		}
 	}
 	if near := closest(name, global); len(near) > 0 {
-		return e.withHint("table '%s' not found; did you mean %s?", clip(name, 128), strings.Join(near, " or "))
+		return e.withHint("table '%s' not found; did you mean %s?", Clip(name, 128), strings.Join(near, " or "))
 	}
-	return e.withHint("table '%s' not found; there are %s", clip(name, 128), strings.Join(someNames(global), ", "))
+	return e.withHint("table '%s' not found; there are %s", Clip(name, 128), strings.Join(someNames(global), ", "))
 }
 
 // someNames keeps a list of names readable.

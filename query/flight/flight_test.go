@@ -637,13 +637,20 @@ func (f *followedFake) Query(ctx context.Context, req query.Request) (*query.Ans
 	return f.fake.Query(ctx, req)
 }
 
-func TestQueryIsFollowed(t *testing.T) {
+// serveFollowed starts a server of a followedFake, for the callers a and b.
+func serveFollowed(t *testing.T) (*followedFake, string) {
+	t.Helper()
 	keys, err := identity.ParseKeys(`[{"name":"a","key":"secret-a"},{"name":"b","key":"secret-b"}]`)
 	if err != nil {
 		t.Fatal(err)
 	}
 	f := &followedFake{fake: fake{schema: numbers(), batches: plan(3)}, told: make(chan struct{})}
 	addr, _ := serve(t, f, keys)
+	return f, addr
+}
+
+func TestQueryIsFollowed(t *testing.T) {
+	f, addr := serveFollowed(t)
 	tell := sync.OnceFunc(func() { close(f.told) })
 	rows, err := dial(t, addr, "secret-a").Query(t.Context(), "SELECT 1", client.QueryOptions{Progress: func(done, blocks int64) {
 		if done != 3 || blocks != 17 {
@@ -661,12 +668,7 @@ func TestQueryIsFollowed(t *testing.T) {
 
 // TestProgressIsTheCallers asks by hand: a name counts for its caller, while the query waits, and no longer.
 func TestProgressIsTheCallers(t *testing.T) {
-	keys, err := identity.ParseKeys(`[{"name":"a","key":"secret-a"},{"name":"b","key":"secret-b"}]`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := &followedFake{fake: fake{schema: numbers(), batches: plan(3)}, told: make(chan struct{})}
-	addr, _ := serve(t, f, keys)
+	f, addr := serveFollowed(t)
 	c := raw(t, addr)
 	as := func(key string, more ...string) context.Context {
 		return metadata.AppendToOutgoingContext(t.Context(), append(more, "authorization", "Bearer "+key)...)

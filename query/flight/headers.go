@@ -2,7 +2,6 @@ package flight
 
 import (
 	"context"
-	"math"
 	"net/url"
 	"strconv"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/micromegas-go/micromegas/query"
+	"github.com/micromegas-go/micromegas/schemas/telemetry"
 )
 
 // Request metadata that clients send.
@@ -75,13 +75,7 @@ func parseTime(header, text string) (int64, error) {
 	if err != nil {
 		return 0, status.Errorf(codes.InvalidArgument, "Unable to parse %s as a rfc3339 datetime: %q", header, text)
 	}
-	switch {
-	case t.Before(time.Unix(0, math.MinInt64)):
-		return math.MinInt64, nil
-	case t.After(time.Unix(0, math.MaxInt64)):
-		return math.MaxInt64, nil
-	}
-	return t.UnixNano(), nil
+	return telemetry.Nanoseconds(t), nil
 }
 
 func clientOf(ctx context.Context, md metadata.MD) query.Client {

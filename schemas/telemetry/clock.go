@@ -3,6 +3,7 @@ package telemetry
 import (
 	"errors"
 	"math"
+	"time"
 )
 
 // ErrNoFrequency is the error of a clock that cannot be made: the process does not know its tick frequency and the block
@@ -70,4 +71,15 @@ func TruncateMicros(ns int64) int64 {
 		return ns - r - 1000
 	}
 	return ns - ns%1000
+}
+
+// Nanoseconds returns a time since the Unix epoch, or the nearest that an int64 holds.
+func Nanoseconds(t time.Time) int64 {
+	switch {
+	case t.Before(time.Unix(0, math.MinInt64)):
+		return math.MinInt64
+	case t.After(time.Unix(0, math.MaxInt64)):
+		return math.MaxInt64
+	}
+	return t.UnixNano()
 }

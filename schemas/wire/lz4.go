@@ -153,7 +153,7 @@ func (x *expander) blocks(src []byte) ([]byte, error) {
 		}
 		need := len(block)
 		if !stored {
-			need = min(x.maxBlock, len(block)*maxExpansion)
+			need = min(x.maxBlock, len(block)*MaxExpansion)
 		}
 		if cap(x.dst)-len(x.dst) < need && !x.sized {
 			if err := x.grow(need, src); err != nil {
@@ -263,8 +263,8 @@ func lengthOf(n int, b []byte) (int, []byte) {
 // sizeFirst is the length of output above which a frame is measured before memory is taken for it.
 const sizeFirst = 16 << 20
 
-// maxExpansion bounds what a byte of compressed input can become: a length byte of a match adds 255 bytes at most.
-const maxExpansion = 256
+// MaxExpansion bounds what a byte of compressed input can become: a length byte of a match adds 255 bytes at most.
+const MaxExpansion = 256
 
 // grow returns dst with room for n more bytes and at least twice the room it had.
 func grow(dst []byte, n int) []byte {
