@@ -73,13 +73,14 @@ func (e *Error) Retryable() bool { return e.Class == Resource || e.fatal }
 // limitPrefix begins the message of every guard in macros.sql.
 const limitPrefix = "limit: "
 
-// classes by DuckDB's names of exceptions.
+// classes by DuckDB's names of exceptions; others are Internal. Among those is "Invalid", DuckDB's name for what C++ threw without a class: its
+// Parquet reader does so where the bytes of a file make no sense, and no function that a statement can call does.
 var classes = map[string]Class{
 	"Parser": Parse, "Syntax": Parse,
 	"Binder": Bind, "Catalog": Bind, "Parameter Not Allowed": Bind, "Parameter Not Resolved": Bind,
 	"Mismatch Type": Bind, "Not implemented": Bind, "Expression": Bind, "Permission": Bind,
 	"Conversion": Execution, "Out of Range": Execution, "Invalid Input": Execution, "Invalid type": Execution,
-	"Divide by Zero": Execution, "Decimal": Execution, "Constraint": Execution, "Invalid": Execution, "Sequence": Execution,
+	"Divide by Zero": Execution, "Decimal": Execution, "Constraint": Execution, "Sequence": Execution,
 	"Object Size": Resource, "Out of Memory": Resource,
 	"INTERRUPT": Interrupted, "Interrupt": Interrupted,
 }
@@ -145,9 +146,15 @@ func plainError(text string) *Error {
 	return e
 }
 
-// damage begins the messages about files that are not what they should be. A statement cannot name files, so it is never
-// the statement's fault.
-var damage = [...]string{"Failed to read file ", "TProtocolException", "No magic bytes found", "Don't know what type", "ZSTD Decompression", "No data to read", "Couldn't deserialize thrift"}
+// damage begins the messages about files that are not what they should be, in DuckDB 1.5's extension/parquet and third_party/thrift. A statement
+// cannot name files, so it is never the statement's fault.
+var damage = [...]string{
+	"Failed to read file ", "Failed to read Parquet file ", "File '", "Footer length error", "Invalid footer length", "No magic bytes found",
+	"TProtocolException", "Couldn't deserialize thrift", "Don't know what type", "No data to read",
+	"Malformed Parquet schema", "Node '", "Incorrect stats size for type", "Mismatch in parquet read", "Parquet file ", "Parquet footer length",
+	"Invalid string encoding found in Parquet file", "Invalid decimal encoding in Parquet file", "Data corruption detected",
+	"ZSTD Decompression", "The width (", "Aligned bitpacking count",
+}
 
 func isDamage(message string) bool {
 	return slices.ContainsFunc(damage[:], func(d string) bool { return strings.HasPrefix(strings.ToLower(message), strings.ToLower(d)) }) ||

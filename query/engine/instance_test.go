@@ -63,6 +63,9 @@ func TestErrorTexts(t *testing.T) {
 		{`{"exception_type":"Out of Memory","exception_message":"failed to allocate"}`, "resource", "failed to allocate", -1},
 		{`{"exception_type":"INTERRUPT","exception_message":"Interrupted!"}`, "interrupted", "Interrupted!", -1},
 		{`{"exception_type":"INTERNAL","exception_message":"Assertion"}`, "internal", "Assertion", -1},
+		{`{"exception_type":"Invalid","exception_message":"Out of buffer"}`, "internal", "Out of buffer", -1}, // thrown without a class
+		{`{"exception_type":"Invalid Input","exception_message":"Incorrect stats size for type INTEGER"}`, "internal", "Incorrect stats size for type INTEGER", -1},
+		{`{"exception_type":"Invalid Input","exception_message":"Failed to cast value"}`, "execution", "Failed to cast value", -1},
 		{"something { else", "internal", "something { else", -1},
 		{"", "internal", "", -1},
 	} {
