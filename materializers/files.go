@@ -168,7 +168,7 @@ func newBuilt(t *tables.Table, bucket int64, level int16, data []byte, s columna
 	return built{data: data, Partition: catalog.Partition{
 		View: t.Name, Level: level, Bucket: bucket, MinTime: s.MinTime, MaxTime: s.MaxTime, MinInsert: s.MinInsert, MaxInsert: s.MaxInsert,
 		Rows: s.Rows, Size: int64(len(data)), SchemaVer: schemaVersion, Sort: sortVersion, Procs: s.Processes,
-		Key: lake.ViewKey(t.Name, max(bucket, 0)),
+		Key: lake.ViewKey(t.Name, max(bucket, 0), data),
 	}}
 }
 

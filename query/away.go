@@ -163,7 +163,7 @@ type honestFiles struct{ Files }
 
 func (f honestFiles) LocalPaths(ctx context.Context, files []lake.Ref) ([]string, error) {
 	paths, err := f.Files.LocalPaths(ctx, files)
-	if err == nil || ctx.Err() != nil || errors.Is(err, lake.ErrNotFound) || errors.Is(err, lake.ErrCacheFull) {
+	if err == nil || ctx.Err() != nil || errors.Is(err, lake.ErrNotFound) || errors.Is(err, lake.ErrDamaged) || errors.Is(err, lake.ErrCacheFull) {
 		return paths, err
 	}
 	return nil, &awayError{"object store", err}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/micromegas-go/micromegas/query/dialect"
 	"github.com/micromegas-go/micromegas/query/engine"
+	"github.com/micromegas-go/micromegas/schemas/lake"
 )
 
 // Short names of the codes that queries fail with.
@@ -28,6 +29,9 @@ const (
 	phasePhysical = "error creating physical plan"
 	phaseExecute  = "error executing plan"
 )
+
+// helpDamaged says what to do about a file that is not what was written.
+const helpDamaged = "restore the file from a copy of the lake; times and tables that lie in other files can be queried"
 
 // Error is what a query fails with. Its text has one form, which clients know:
 //
@@ -83,6 +87,9 @@ func (s *Service) errorOf(ctx context.Context, err error, st *dialect.Statement)
 	}
 	if e := away(err); e != nil {
 		return e
+	}
+	if errors.Is(err, lake.ErrDamaged) {
+		return &Error{Code: codeInternal, Message: "External error: " + err.Error(), Help: helpDamaged, Err: err}
 	}
 	var spoken *dialect.Error
 	var engineErr *engine.Error

@@ -17,6 +17,7 @@ import (
 	"github.com/micromegas-go/micromegas/schemas/bus"
 	"github.com/micromegas-go/micromegas/schemas/catalog"
 	"github.com/micromegas-go/micromegas/schemas/lake"
+	"github.com/micromegas-go/micromegas/schemas/tables"
 )
 
 // build builds the slices that are stale, in order. While one is written and committed the blocks of the next are decoded. Each commit
@@ -172,11 +173,15 @@ func (s *Service) finish(ctx context.Context, p *plan, c *slice, m *made, lease 
 
 // encode makes the file and the catalog's row of a slice. There is no file of no rows.
 func (s *Service) encode(p *plan, c *slice, m *made) ([]byte, error) {
+	data, err := s.encodeRows(p.view.Table, m)
+	if err != nil {
+		return nil, fmt.Errorf("write %s: %w", p.view.Table.Name, err)
+	}
 	t := p.view.Table
 	part := &m.part
 	*part = catalog.Partition{
 		View: t.Name, Instance: p.in.no, Level: c.no, Bucket: c.hour, SchemaVer: schemaVersion, Sort: partitionSort,
-		Rows: int64(m.rows.Len() + m.leaving.Open), Key: lake.ViewKey(t.Name, c.hour), SrcHash: c.hash,
+		Rows: int64(m.rows.Len() + m.leaving.Open), Key: lake.ViewKey(t.Name, c.hour, data), Size: int64(len(data)), SrcHash: c.hash,
 		Objects: c.objects, MaxSortKey: m.leaving.LastKey,
 		MinInsert: math.MaxInt64, MaxInsert: math.MinInt64,
 	}
@@ -184,10 +189,14 @@ func (s *Service) encode(p *plan, c *slice, m *made) ([]byte, error) {
 	for i := range c.blocks {
 		part.MinInsert, part.MaxInsert = min(part.MinInsert, c.blocks[i].InsertTime), max(part.MaxInsert, c.blocks[i].InsertTime)
 	}
-	var err error
 	if part.State, err = json.Marshal(&m.stored); err != nil {
 		return nil, fmt.Errorf("state of a partition of %s: %w", t.Name, err)
 	}
+	return data, nil
+}
+
+// encodeRows makes the file of a slice's rows, nil when there are none.
+func (s *Service) encodeRows(t *tables.Table, m *made) ([]byte, error) {
 	if m.rows.Len() == 0 {
 		return nil, nil
 	}
@@ -204,15 +213,10 @@ func (s *Service) encode(p *plan, c *slice, m *made) ([]byte, error) {
 	}
 	for group := range slices.Chunk(sel, s.cfg.RowGroupRows) {
 		if err := w.WriteRowGroup(m.rows, group); err != nil {
-			return nil, fmt.Errorf("write %s: %w", t.Name, err)
+			return nil, err
 		}
 	}
-	data, err := w.Finish()
-	if err != nil {
-		return nil, fmt.Errorf("write %s: %w", t.Name, err)
-	}
-	part.Size = int64(len(data))
-	return data, nil
+	return w.Finish()
 }
 
 // bounds returns the times of the rows, or of the blocks when there are no rows.

@@ -111,7 +111,7 @@ func (e *Env) PartitionFile(t testing.TB, p catalog.Partition, batch arrow.Recor
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	p.Key, p.Size = lake.ViewKey(p.View, p.MinTime), int64(file.Len())
+	p.Key, p.Size = lake.ViewKey(p.View, p.MinTime, file.Bytes()), int64(file.Len())
 	if err := e.Lake.Put(t.Context(), p.Key, file.Bytes()); err != nil {
 		t.Fatal(err)
 	}

@@ -195,7 +195,7 @@ func (c *cache) read(id string) ([]byte, bool) {
 		return nil, false
 	}
 	data, err := os.ReadFile(filepath.Join(c.dir, f.name()))
-	if err != nil || int64(len(data)) != f.size || crc32.Checksum(data, castagnoli) != f.crc {
+	if err != nil || int64(len(data)) != f.size || sumOf(data) != f.crc {
 		c.discard(f, err == nil)
 		return nil, false
 	}
@@ -223,10 +223,10 @@ func (c *cache) forget(id string) {
 	}
 }
 
-// keep makes a copy of bytes that are at hand, if there is room. Held: the path is about to be given out.
-func (c *cache) keep(id string, data []byte, held bool) (string, error) {
-	crc := crc32.Checksum(data, castagnoli)
-	return c.store(id, int64(len(data)), held, func(file *os.File) (uint32, error) {
+// keep makes a copy of bytes that are at hand, if there is room.
+func (c *cache) keep(id string, data []byte) (string, error) {
+	crc := sumOf(data)
+	return c.store(id, int64(len(data)), false, func(file *os.File) (uint32, error) {
 		_, err := file.Write(data)
 		return crc, err
 	})
@@ -356,7 +356,7 @@ func (c *cache) warm(key string, data []byte) {
 	if int64(len(data)) > min(maxWarm, c.maxBytes/4) {
 		return
 	}
-	if _, err := c.keep(copyID(key), data, false); err == nil {
+	if _, err := c.keep(copyID(key), data); err == nil {
 		c.count(func(s *CacheStats) { s.Warmed++ })
 	}
 }

@@ -35,8 +35,8 @@ func newWorld(t *testing.T, n, size int) *world {
 	w.uri = w.server.URIAt(w.faults.URL(), "lake")
 	l := openLake(t, w.server.URI("lake"), lake.Options{})
 	for i := range n {
-		w.refs = append(w.refs, lake.Ref{Key: lake.ViewKey("measures", int64(i)), Size: int64(size)})
 		w.data = append(w.data, laketest.Bytes(uint64(i), size))
+		w.refs = append(w.refs, lake.Ref{Key: lake.ViewKey("measures", int64(i), w.data[i]), Size: int64(size)})
 		if err := l.Put(t.Context(), w.refs[i].Key, w.data[i]); err != nil {
 			t.Fatal(err)
 		}
@@ -331,8 +331,8 @@ func TestLargeObjects(t *testing.T) {
 	w := newWorld(t, 0, 0)
 	for round := range 40 { // until each kind of fault has happened
 		l := openLake(t, w.uri, lake.Options{})
-		w.refs = []lake.Ref{{Key: lake.ViewKey("measures", int64(round)), Size: size}}
 		w.data = [][]byte{laketest.Bytes(uint64(round), size)}
+		w.refs = []lake.Ref{{Key: lake.ViewKey("measures", int64(round), w.data[0]), Size: size}}
 		w.faults.Set(parts.Faults{Error503: 0.05, LostReply: 0.15}, uint64(round))
 		if err := l.Put(t.Context(), w.refs[0].Key, w.data[0]); err != nil {
 			t.Fatal(err)
@@ -356,8 +356,8 @@ func TestWarmedByWhatWasWritten(t *testing.T) {
 	warm := openLake(t, w.uri, lake.Options{WarmOnPut: true})
 	cold := openLake(t, w.uri, lake.Options{})
 	for i := range 5 {
-		w.refs = append(w.refs, lake.Ref{Key: lake.ViewKey("measures", int64(i)), Size: 10_000})
 		w.data = append(w.data, laketest.Bytes(uint64(i), 10_000))
+		w.refs = append(w.refs, lake.Ref{Key: lake.ViewKey("measures", int64(i), w.data[i]), Size: 10_000})
 		if err := warm.Put(t.Context(), w.refs[i].Key, w.data[i]); err != nil {
 			t.Fatal(err)
 		}

@@ -49,7 +49,7 @@ func TestLocalPathOfFolderIsTheObject(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer closeLake(t, l)
-	key := lake.ViewKey("log_entries", 0)
+	key := lake.ViewKey("log_entries", 0, []byte("parquet"))
 	if err := l.Put(t.Context(), key, []byte("parquet")); err != nil {
 		t.Fatal(err)
 	}

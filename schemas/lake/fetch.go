@@ -2,6 +2,7 @@ package lake
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -73,7 +74,14 @@ func (c *cache) fetch(ctx context.Context, id string, o Ref) (string, error) {
 	if int64(len(data)) != o.Size {
 		return "", fmt.Errorf("the object has %d bytes, %d are expected: %w", len(data), o.Size, io.ErrUnexpectedEOF)
 	}
-	return c.keep(id, data, true)
+	return c.store(id, o.Size, true, func(file *os.File) (uint32, error) {
+		sum := sumOf(data)
+		if err := checkSum(o.Key, sum); err != nil {
+			return 0, err
+		}
+		_, err := file.Write(data)
+		return sum, err
+	})
 }
 
 // fetchLarge writes the pieces of an object to its copy as they come.
@@ -87,7 +95,8 @@ func (c *cache) fetchLarge(ctx context.Context, id string, o Ref) (string, error
 		if err := g.Wait(); err != nil {
 			return 0, err
 		}
-		return readCRC(io.NewSectionReader(file, 0, o.Size))
+		sum, err := readCRC(io.NewSectionReader(file, 0, o.Size))
+		return sum, errors.Join(err, checkSum(o.Key, sum))
 	})
 }
 
@@ -175,7 +184,7 @@ func (c *cache) segment(ctx context.Context, key string, no int64) ([]byte, erro
 			return nil, err
 		}
 		c.count(func(s *CacheStats) { s.FetchedBytes += int64(len(data)) })
-		_, _ = c.keep(id, data, false) // what cannot be kept is fetched again
+		_, _ = c.keep(id, data) // what cannot be kept is fetched again
 		return data, nil
 	})
 }

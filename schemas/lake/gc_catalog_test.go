@@ -65,7 +65,7 @@ func TestLakeAndCatalogTogether(t *testing.T) {
 		}
 		all = append(all, fs...)
 	}
-	live, retired, orphan := lake.ViewKey("log_entries", 0), lake.ViewKey("log_entries", 0), lake.ViewKey("log_entries", 0)
+	live, retired, orphan := lake.ViewKey("log_entries", 0, nil), lake.ViewKey("log_entries", 0, nil), lake.ViewKey("log_entries", 0, nil)
 	for _, key := range []string{live, retired, orphan} {
 		if err := l.Put(t.Context(), key, []byte("parquet")); err != nil {
 			t.Fatal(err)

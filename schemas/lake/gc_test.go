@@ -193,7 +193,7 @@ func TestKeysAreUniqueAndValid(t *testing.T) {
 	for range 3 {
 		for _, key := range []string{
 			lake.PackKey(eager0, 1), lake.PackKey(catalog.ShardID{Class: 'r', Gen: 1<<31 - 1, Shard: 255}, 1<<64-1),
-			lake.ViewKey("log_entries", 0), lake.ViewKey("measures", -1<<63), lake.ViewKey("measures", 1<<63-1),
+			lake.ViewKey("log_entries", 0, nil), lake.ViewKey("measures", -1<<63, nil), lake.ViewKey("measures", 1<<63-1, nil),
 			lake.ClaimKey(telemetry.NewID()),
 		} {
 			if seen[key] {
@@ -230,7 +230,7 @@ func TestGCWithWrongClocks(t *testing.T) {
 		for kind, uri := range uris {
 			t.Run(c.name+", "+kind, func(t *testing.T) {
 				l := openLake(t, uri, lake.Options{})
-				fresh, retired, recent := lake.PackKey(eager0, 1), lake.ViewKey("measures", 0), lake.ViewKey("measures", 0)
+				fresh, retired, recent := lake.PackKey(eager0, 1), lake.ViewKey("measures", 0, nil), lake.ViewKey("measures", 0, nil)
 				for _, key := range []string{fresh, retired, recent} {
 					if err := l.Put(t.Context(), key, []byte("x")); err != nil {
 						t.Fatal(err)

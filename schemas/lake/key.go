@@ -49,13 +49,17 @@ func PackKey(s catalog.ShardID, first uint64) string {
 	return fmt.Sprintf("%s%c/%d/%d/%08x/%020d-%s.pack", PackPrefix, s.Class, s.Gen, s.Shard, first/seqsPerFolder, first, uuid.NewString())
 }
 
+// viewSuffix ends the keys of views' files.
+const viewSuffix = ".parquet"
+
 // ViewKey is a new, unique key for a Parquet file of a view. Bucket is the start of the file's event-time bucket; only the
-// reader of a listing is served by it, the catalog's row says what the file holds.
+// reader of a listing is served by it, the catalog's row says what the file holds. Data are the file's bytes, whose CRC-32C
+// the key ends with: who reads the whole file compares it.
 //
-//	views/<view>/<date of the bucket>/<hour and minute>-<uuid>.parquet
-func ViewKey(view string, bucket int64) string {
+//	views/<view>/<date of the bucket>/<hour and minute>-<uuid>-<CRC, 8 hex digits>.parquet
+func ViewKey(view string, bucket int64, data []byte) string {
 	t := time.Unix(0, bucket).UTC()
-	return fmt.Sprintf("%s%s/%s/%s-%s.parquet", ViewPrefix, view, t.Format("2006-01-02"), t.Format("1504"), uuid.NewString())
+	return fmt.Sprintf("%s%s/%s/%s-%s-%08x%s", ViewPrefix, view, t.Format("2006-01-02"), t.Format("1504"), uuid.NewString(), sumOf(data), viewSuffix)
 }
 
 // ClaimKey is the key of a body that was too large for a frame. The id must be a new one for each body (not the block's

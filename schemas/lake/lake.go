@@ -44,6 +44,7 @@ type Lake struct {
 	ownCache bool   // cacheDir is temporary and ours
 	cache    *cache // nil where objects are files already
 	warm     bool
+	sound    soundFiles
 	buffers  sync.Pool // *[]byte, for packs being written
 }
 
@@ -123,14 +124,21 @@ func (l *Lake) Put(ctx context.Context, key string, data []byte) error {
 	return nil
 }
 
-// Get reads a whole object. The error wraps ErrNotFound when there is none.
+// Get reads a whole object. The error wraps ErrNotFound when there is none, ErrDamaged when it is not what was written.
 func (l *Lake) Get(ctx context.Context, key string) ([]byte, error) {
 	if l.cache != nil && strings.HasPrefix(key, ViewPrefix) { // a merge reads what this process may have written just now
 		if data, ok := l.cache.read(copyID(key)); ok {
 			return data, nil
 		}
 	}
-	return l.read(ctx, key, 0, -1)
+	data, err := l.read(ctx, key, 0, -1)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkSum(key, sumOf(data)); err != nil {
+		return nil, fmt.Errorf("get %s: %w", key, err)
+	}
+	return data, nil
 }
 
 // GetRange reads n bytes from off, all of them or none. Where objects are not files here, it reads aligned segments and keeps
@@ -285,7 +293,7 @@ func (l *Lake) LocalPath(ctx context.Context, key string) (string, error) {
 
 // LocalPaths returns paths under which the engine can open the objects, in their order: the objects' own files in a folder bucket, else
 // copies in the cache folder. What is not there is fetched, many at a time, in one round trip each. A copy stays for at least CopyHold
-// after the last call that returned its path.
+// after the last call that returned its path. The error wraps ErrDamaged when an object is not what was written.
 func (l *Lake) LocalPaths(ctx context.Context, files []Ref) ([]string, error) {
 	for _, f := range files {
 		if err := checkKey(f.Key); err != nil {
@@ -295,12 +303,5 @@ func (l *Lake) LocalPaths(ctx context.Context, files []Ref) ([]string, error) {
 	if l.cache != nil {
 		return l.cache.localAll(ctx, files)
 	}
-	paths := make([]string, len(files))
-	for i, f := range files {
-		if _, err := l.bucket.Stat(ctx, f.Key); err != nil {
-			return nil, fmt.Errorf("local path of %s: %w", f.Key, err)
-		}
-		paths[i] = l.bucket.(localBucket).LocalPath(f.Key)
-	}
-	return paths, nil
+	return l.ownPaths(ctx, l.bucket.(localBucket), files)
 }

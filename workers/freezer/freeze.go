@@ -110,7 +110,7 @@ func (f *Freezer) put(ctx context.Context, u *unit, w *frozen.Writer, files []ca
 		return nil, err
 	}
 	row := file.Row
-	row.View, row.Level, row.Bucket, row.Key = catalog.FrozenView, u.level, u.bucket, lake.ViewKey(catalog.FrozenView, u.bucket)
+	row.View, row.Level, row.Bucket, row.Key = catalog.FrozenView, u.level, u.bucket, lake.ViewKey(catalog.FrozenView, u.bucket, file.Data)
 	if err := f.objects.Put(ctx, row.Key, file.Data); err != nil {
 		return nil, err
 	}

@@ -195,7 +195,7 @@ func (w *world) file(keys []catalog.BlockKey, rows map[catalog.BlockKey]catalog.
 		w.t.Fatal(err)
 	}
 	f.Row.View, f.Row.Bucket = catalog.FrozenView, today.Begin()
-	f.Row.Key = lake.ViewKey(catalog.FrozenView, f.Row.Bucket)
+	f.Row.Key = lake.ViewKey(catalog.FrozenView, f.Row.Bucket, f.Data)
 	if err := w.lake.Put(w.t.Context(), f.Row.Key, f.Data); err != nil {
 		w.t.Fatal(err)
 	}
