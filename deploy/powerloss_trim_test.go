@@ -198,8 +198,8 @@ func TestTrimmingChild(t *testing.T) {
 			t.Fatalf("publish %d: %+v, %v", seq, ack, err)
 		}
 		fmt.Printf("acked %d\n", seq)
-		if seq%trimmingEvery == 0 { // what is left begins in one of the last files, or is nothing
-			first := seq + 1 - rand.Uint64N(min(seq+1, 100))
+		if seq%trimmingEvery == 0 { // what is left begins in one of the last files, and is the last message at least
+			first := seq - rand.Uint64N(min(seq, 100))
 			fmt.Printf("purging %d\n", first)
 			if err := stream.Purge(t.Context(), jetstream.WithPurgeSequence(first)); err != nil {
 				t.Fatal(err)

@@ -292,7 +292,7 @@ func (e *env) stats() map[string]int64 {
 	return sums
 }
 
-// trimmed waits until the bus holds nothing any more.
+// trimmed waits until the bus holds nothing any more but its last frame, which stays.
 func (e *env) trimmed() {
 	e.t.Helper()
 	e.eventually("trimming", func() bool {
@@ -309,7 +309,7 @@ func (e *env) trimmed() {
 			e.t.Fatal(err)
 		}
 		i := slices.IndexFunc(stats, func(s bus.ShardStats) bool { return s.Shard == eager })
-		return stats[i].FirstSeq > head.Seq
+		return stats[i].FirstSeq >= head.Seq
 	})
 }
 

@@ -68,14 +68,19 @@ func (t *trimmer) due(now time.Time) bool {
 }
 
 // steps returns the first sequences that the stream shall begin with, one purge after another, so that of the frames up
-// to archived about keep bytes stay.
+// to archived about keep bytes stay. The stream's last frame stays in any case: a stream that becomes empty is moved to a new folder
+// by the server, which fsyncs neither that folder nor the one above, so that a power loss could take frames that are acknowledged afterwards, and with
+// them the memory of how far the sequence had come.
 func (t *trimmer) steps(st streamState, archived uint64, keep int64) []uint64 {
+	if st.LastSeq <= st.FirstSeq {
+		return nil
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for len(t.marks) > 0 && t.marks[0].last < st.FirstSeq {
 		t.marks = t.marks[1:] // gone
 	}
-	pieces := t.pieces(st, min(archived, st.LastSeq))
+	pieces := t.pieces(st, min(archived, st.LastSeq-1))
 	var total int64
 	for _, p := range pieces {
 		total += p.bytes

@@ -77,6 +77,29 @@ func TestTrimLeavesWhatIsNotArchived(t *testing.T) {
 	}
 }
 
+func TestTrimLeavesTheLastFrame(t *testing.T) {
+	for _, last := range []uint64{0, 99, 100, 101, 102, 500} { // below first: empty
+		st := state(100, last, 1<<20)
+		if last < 100 {
+			st.Msgs, st.Bytes = 0, 0
+		}
+		var tr trimmer
+		for seq := uint64(100); seq <= last; seq++ {
+			tr.note(seq, 1<<20)
+		}
+		steps := tr.steps(st, last, 0)
+		if last <= 100 {
+			if len(steps) != 0 {
+				t.Errorf("frames 100..%d: steps %v, want none", last, steps)
+			}
+			continue
+		}
+		if len(steps) == 0 || steps[len(steps)-1] != last {
+			t.Errorf("frames 100..%d, all of them archived: steps %v, want the last one at %d", last, steps, last)
+		}
+	}
+}
+
 func TestTrimmerNotesOneReaderOfSeveral(t *testing.T) {
 	var tr trimmer
 	for seq := uint64(10); seq < 20; seq++ {
