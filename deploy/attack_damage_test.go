@@ -92,7 +92,7 @@ func flip(t *testing.T, name string, at int64) {
 	}
 }
 
-// rows reads all rows of the writer, as text.
+// allRows reads all rows of the writer.
 const allRows = "SELECT block_id, time, level, target, msg FROM log_entries ORDER BY 2, 5"
 
 // unreadable asks for rows of a file that is damaged. The error must name it, be no fault of the statement, and lead to the log.

@@ -173,11 +173,11 @@ func (s *Service) finish(ctx context.Context, p *plan, c *slice, m *made, lease 
 
 // encode makes the file and the catalog's row of a slice. There is no file of no rows.
 func (s *Service) encode(p *plan, c *slice, m *made) ([]byte, error) {
-	data, err := s.encodeRows(p.view.Table, m)
-	if err != nil {
-		return nil, fmt.Errorf("write %s: %w", p.view.Table.Name, err)
-	}
 	t := p.view.Table
+	data, err := s.encodeRows(t, m)
+	if err != nil {
+		return nil, fmt.Errorf("write %s: %w", t.Name, err)
+	}
 	part := &m.part
 	*part = catalog.Partition{
 		View: t.Name, Instance: p.in.no, Level: c.no, Bucket: c.hour, SchemaVer: schemaVersion, Sort: partitionSort,

@@ -42,8 +42,9 @@ type Bucket interface {
 
 // localBucket is the optional ability of a bucket whose objects are files that the engine can open.
 type localBucket interface {
-	// LocalPath is where the object of that key is, or would be.
-	LocalPath(key string) string
+	// Local must return the path of the object's file, which it has made sure of: an error that wraps ErrNotFound when there is none,
+	// ErrDamaged when it is not what was written.
+	Local(ctx context.Context, o Ref) (string, error)
 }
 
 // creator is the optional ability of a bucket to write an object only where there is none, even when several try at once.

@@ -7,8 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash/crc32"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -195,7 +193,7 @@ func (c *cache) read(id string) ([]byte, bool) {
 		return nil, false
 	}
 	data, err := os.ReadFile(filepath.Join(c.dir, f.name()))
-	if err != nil || int64(len(data)) != f.size || sumOf(data) != f.crc {
+	if err != nil || int64(len(data)) != f.size || crcOf(data) != f.crc {
 		c.discard(f, err == nil)
 		return nil, false
 	}
@@ -223,10 +221,9 @@ func (c *cache) forget(id string) {
 	}
 }
 
-// keep makes a copy of bytes that are at hand, if there is room.
-func (c *cache) keep(id string, data []byte) (string, error) {
-	crc := sumOf(data)
-	return c.store(id, int64(len(data)), false, func(file *os.File) (uint32, error) {
+// keep makes a copy of bytes that are at hand, whose checksum is crc, if there is room. Held: the path is about to be given out.
+func (c *cache) keep(id string, data []byte, crc uint32, held bool) (string, error) {
+	return c.store(id, int64(len(data)), held, func(file *os.File) (uint32, error) {
 		_, err := file.Write(data)
 		return crc, err
 	})
@@ -303,22 +300,6 @@ func (c *cache) write(f *fileCopy, fill func(*os.File) (uint32, error)) (path st
 	return path, nil
 }
 
-// fileCRC reads a file through.
-func fileCRC(path string) (uint32, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return 0, err
-	}
-	defer file.Close()
-	return readCRC(file)
-}
-
-func readCRC(r io.Reader) (uint32, error) {
-	h := crc32.New(castagnoli)
-	_, err := io.Copy(h, r)
-	return h.Sum32(), err
-}
-
 // add counts a copy. The caller holds mu, or is the constructor.
 func (c *cache) add(f *fileCopy) {
 	if old, ok := c.byID[f.id]; ok {
@@ -356,7 +337,7 @@ func (c *cache) warm(key string, data []byte) {
 	if int64(len(data)) > min(maxWarm, c.maxBytes/4) {
 		return
 	}
-	if _, err := c.keep(copyID(key), data); err == nil {
+	if _, err := c.keep(copyID(key), data, crcOf(data), false); err == nil {
 		c.count(func(s *CacheStats) { s.Warmed++ })
 	}
 }

@@ -2,7 +2,6 @@ package lake
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -24,8 +23,6 @@ const (
 	segmentBytes = 1 << 20
 	// maxCachedRange is the longest range that goes through segments. Who reads more than that at once reads it once.
 	maxCachedRange = 8 << 20
-	// lookups bounds the copies of one call that are looked at side by side.
-	lookups = 256
 )
 
 // Ref names an object whose size is known, from the catalog's row.
@@ -74,14 +71,11 @@ func (c *cache) fetch(ctx context.Context, id string, o Ref) (string, error) {
 	if int64(len(data)) != o.Size {
 		return "", fmt.Errorf("the object has %d bytes, %d are expected: %w", len(data), o.Size, io.ErrUnexpectedEOF)
 	}
-	return c.store(id, o.Size, true, func(file *os.File) (uint32, error) {
-		sum := sumOf(data)
-		if err := checkSum(o.Key, sum); err != nil {
-			return 0, err
-		}
-		_, err := file.Write(data)
-		return sum, err
-	})
+	crc := crcOf(data)
+	if err := checkCRC(o.Key, crc); err != nil {
+		return "", err
+	}
+	return c.keep(id, data, crc, true)
 }
 
 // fetchLarge writes the pieces of an object to its copy as they come.
@@ -95,8 +89,11 @@ func (c *cache) fetchLarge(ctx context.Context, id string, o Ref) (string, error
 		if err := g.Wait(); err != nil {
 			return 0, err
 		}
-		sum, err := readCRC(io.NewSectionReader(file, 0, o.Size))
-		return sum, errors.Join(err, checkSum(o.Key, sum))
+		crc, err := readCRC(io.NewSectionReader(file, 0, o.Size))
+		if err != nil {
+			return 0, err
+		}
+		return crc, checkCRC(o.Key, crc)
 	})
 }
 
@@ -116,22 +113,6 @@ func (c *cache) fetchPiece(ctx context.Context, file *os.File, key string, off, 
 	c.count(func(s *CacheStats) { s.FetchedBytes += n })
 	_, err = file.WriteAt(data, off)
 	return err
-}
-
-// localAll is local for many objects, side by side.
-func (c *cache) localAll(ctx context.Context, files []Ref) ([]string, error) {
-	paths := make([]string, len(files))
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(lookups)
-	for i, f := range files {
-		g.Go(func() (err error) {
-			if paths[i], err = c.local(ctx, f); err != nil {
-				return fmt.Errorf("local copy of %s: %w", f.Key, err)
-			}
-			return nil
-		})
-	}
-	return paths, g.Wait()
 }
 
 // readRange reads n bytes at off out of segments, fetching those that are not there.
@@ -184,7 +165,7 @@ func (c *cache) segment(ctx context.Context, key string, no int64) ([]byte, erro
 			return nil, err
 		}
 		c.count(func(s *CacheStats) { s.FetchedBytes += int64(len(data)) })
-		_, _ = c.keep(id, data) // what cannot be kept is fetched again
+		_, _ = c.keep(id, data, crcOf(data), false) // what cannot be kept is fetched again
 		return data, nil
 	})
 }

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/sync/semaphore"
 )
 
 // tempFolder holds files that are being written. Keys cannot begin with a dot, so it never collides with an object
@@ -45,6 +46,9 @@ type Folder struct {
 	temp atomic.Uint64
 	name string // of this process's temporary files
 
+	reading *semaphore.Weighted // files that are read through
+	sound   soundFiles
+
 	mu     sync.Mutex
 	synced map[string]struct{} // folders whose own name is durable
 }
@@ -55,7 +59,7 @@ func NewFolder(root string, fsys FS) (*Folder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("folder bucket %s: %w", root, err)
 	}
-	f := &Folder{root: abs, fs: fsys, name: uuid.NewString(), synced: map[string]struct{}{}}
+	f := &Folder{root: abs, fs: fsys, name: uuid.NewString(), reading: semaphore.NewWeighted(checksAtOnce), synced: map[string]struct{}{}}
 	if err := f.makeRoot(); err != nil {
 		return nil, fmt.Errorf("folder bucket %s: %w", abs, err)
 	}
@@ -96,15 +100,15 @@ func (f *Folder) makeRoot() error {
 // Root is the bucket's folder.
 func (f *Folder) Root() string { return f.root }
 
-// LocalPath is the path of the object's own file.
-func (f *Folder) LocalPath(key string) string { return filepath.Join(f.root, filepath.FromSlash(key)) }
+// path is where the object of that key is, or would be.
+func (f *Folder) path(key string) string { return filepath.Join(f.root, filepath.FromSlash(key)) }
 
 // Put writes the object durably. See Folder.
 func (f *Folder) Put(ctx context.Context, key string, data []byte) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	path := f.LocalPath(key)
+	path := f.path(key)
 	dir := filepath.Dir(path)
 	temp := filepath.Join(f.root, tempFolder, f.name+"-"+strconv.FormatUint(f.temp.Add(1), 10))
 	if err := f.writeTemp(temp, data); err != nil {
@@ -175,7 +179,7 @@ func (f *Folder) Read(ctx context.Context, key string, off, n int64) ([]byte, er
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	file, err := os.Open(f.LocalPath(key))
+	file, err := os.Open(f.path(key))
 	if err != nil {
 		return nil, notFound(err)
 	}
@@ -216,7 +220,7 @@ func (f *Folder) Stat(ctx context.Context, key string) (Object, error) {
 	if err := ctx.Err(); err != nil {
 		return Object{}, err
 	}
-	info, err := os.Stat(f.LocalPath(key))
+	info, err := os.Stat(f.path(key))
 	if err != nil {
 		return Object{}, notFound(err)
 	}
@@ -232,7 +236,7 @@ func (f *Folder) Delete(ctx context.Context, key string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := f.fs.Remove(f.LocalPath(key)); err != nil && !errors.Is(notFound(err), ErrNotFound) {
+	if err := f.fs.Remove(f.path(key)); err != nil && !errors.Is(notFound(err), ErrNotFound) {
 		return err
 	}
 	return nil
@@ -259,7 +263,7 @@ func (f *Folder) walk(ctx context.Context, base, prefix string, yield func(Objec
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	entries, err := os.ReadDir(f.LocalPath(base))
+	entries, err := os.ReadDir(f.path(base))
 	if errors.Is(notFound(err), ErrNotFound) {
 		return nil
 	}

@@ -59,7 +59,7 @@ const viewSuffix = ".parquet"
 //	views/<view>/<date of the bucket>/<hour and minute>-<uuid>-<CRC, 8 hex digits>.parquet
 func ViewKey(view string, bucket int64, data []byte) string {
 	t := time.Unix(0, bucket).UTC()
-	return fmt.Sprintf("%s%s/%s/%s-%s-%08x%s", ViewPrefix, view, t.Format("2006-01-02"), t.Format("1504"), uuid.NewString(), sumOf(data), viewSuffix)
+	return fmt.Sprintf("%s%s/%s/%s-%s-%08x%s", ViewPrefix, view, t.Format("2006-01-02"), t.Format("1504"), uuid.NewString(), crcOf(data), viewSuffix)
 }
 
 // ClaimKey is the key of a body that was too large for a frame. The id must be a new one for each body (not the block's

@@ -18,7 +18,13 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
 )
+
+// lookups bounds the objects of one call that are looked at side by side.
+const lookups = 256
 
 // Options are the optional settings of a lake.
 type Options struct {
@@ -41,10 +47,10 @@ type Lake struct {
 	bucket   Bucket
 	root     string
 	cacheDir string
-	ownCache bool   // cacheDir is temporary and ours
-	cache    *cache // nil where objects are files already
+	ownCache bool                                       // cacheDir is temporary and ours
+	cache    *cache                                     // nil where objects are files already
+	local    func(context.Context, Ref) (string, error) // the path of one object: of its own file, or of a copy
 	warm     bool
-	sound    soundFiles
 	buffers  sync.Pool // *[]byte, for packs being written
 }
 
@@ -90,11 +96,15 @@ func (l *Lake) openCache(maxBytes int64) error {
 	if maxBytes <= 0 {
 		maxBytes = DefaultCacheBytes
 	}
-	if _, local := l.bucket.(localBucket); local {
+	if b, ok := l.bucket.(localBucket); ok {
+		l.local = b.Local
 		return os.MkdirAll(dir, 0o755)
 	}
-	l.cache, err = openCache(filepath.Join(dir, "objects"), maxBytes, l.bucket)
-	return err
+	if l.cache, err = openCache(filepath.Join(dir, "objects"), maxBytes, l.bucket); err != nil {
+		return err
+	}
+	l.local = l.cache.local
+	return nil
 }
 
 // Close closes the bucket and removes a temporary cache folder.
@@ -135,7 +145,7 @@ func (l *Lake) Get(ctx context.Context, key string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkSum(key, sumOf(data)); err != nil {
+	if err := checkData(key, data); err != nil {
 		return nil, fmt.Errorf("get %s: %w", key, err)
 	}
 	return data, nil
@@ -300,8 +310,18 @@ func (l *Lake) LocalPaths(ctx context.Context, files []Ref) ([]string, error) {
 			return nil, err
 		}
 	}
-	if l.cache != nil {
-		return l.cache.localAll(ctx, files)
+	paths := make([]string, len(files))
+	g, ctx := errgroup.WithContext(ctx)
+	var next atomic.Int64
+	for range min(lookups, len(files)) {
+		g.Go(func() (err error) {
+			for i := next.Add(1) - 1; i < int64(len(files)); i = next.Add(1) - 1 {
+				if paths[i], err = l.local(ctx, files[i]); err != nil {
+					return fmt.Errorf("local path of %s: %w", files[i].Key, err)
+				}
+			}
+			return nil
+		})
 	}
-	return l.ownPaths(ctx, l.bucket.(localBucket), files)
+	return paths, g.Wait()
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"math"
 	"time"
 
@@ -34,8 +33,6 @@ const MaxPackBytes = 1 << 30
 
 // maxPooledPack is the largest buffer that is kept for the next pack. An archive commit is about 4 MiB.
 const maxPooledPack = 8 << 20
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // ErrCorrupt says that the bytes of a pack are not what was written.
 var ErrCorrupt = errors.New("corrupt pack")
@@ -126,14 +123,14 @@ func appendPack(dst []byte, s catalog.ShardID, frames []bus.Frame, offsets []int
 		dst = le.AppendUint64(dst, frames[i].Seq)
 		dst = le.AppendUint64(dst, uint64(offsets[i]))
 		dst = le.AppendUint32(dst, uint32(len(frames[i].Data)))
-		dst = le.AppendUint32(dst, crc32.Checksum(frames[i].Data, castagnoli))
+		dst = le.AppendUint32(dst, crcOf(frames[i].Data))
 	}
 	dst = append(dst, s.Class, 0, 0, 0)
 	dst = le.AppendUint32(dst, uint32(s.Gen))
 	dst = le.AppendUint32(dst, uint32(s.Shard))
 	dst = le.AppendUint32(dst, uint32(len(frames)))
 	dst = le.AppendUint32(dst, packVersion)
-	dst = le.AppendUint32(dst, crc32.Checksum(dst[index:], castagnoli))
+	dst = le.AppendUint32(dst, crcOf(dst[index:]))
 	return append(dst, packTail...)
 }
 
@@ -172,7 +169,7 @@ func ParsePack(data []byte) ([]bus.Frame, error) {
 
 // frame checks the bytes of one frame.
 func (x *PackIndex) frame(e FrameEntry, data []byte) (bus.Frame, error) {
-	if int64(len(data)) != e.Length || crc32.Checksum(data, castagnoli) != e.CRC {
+	if int64(len(data)) != e.Length || crcOf(data) != e.CRC {
 		return bus.Frame{}, fmt.Errorf("%w: frame %s:%d does not match its CRC", ErrCorrupt, x.Shard, e.Seq)
 	}
 	shard := bus.Shard{Class: bus.Class(x.Shard.Class), Shard: x.Shard.Shard}
@@ -254,7 +251,7 @@ func parseIndex(tail []byte, size int64) (*PackIndex, error) {
 	raw := tail[int64(len(tail))-n:]
 	trailer := raw[n-trailerBytes:]
 	le := binary.LittleEndian
-	if crc32.Checksum(raw[:n-trailerBytes+trailerCRC], castagnoli) != le.Uint32(trailer[trailerCRC:]) {
+	if crcOf(raw[:n-trailerBytes+trailerCRC]) != le.Uint32(trailer[trailerCRC:]) {
 		return nil, fmt.Errorf("%w: index does not match its CRC", ErrCorrupt)
 	}
 	gen, shard, count := le.Uint32(trailer[4:]), le.Uint32(trailer[8:]), int(le.Uint32(trailer[12:]))

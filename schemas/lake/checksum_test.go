@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -45,7 +46,7 @@ func TestDamagedFilesOfAFolder(t *testing.T) {
 	}
 	for i := range data {
 		for bit := range 8 {
-			bad := append([]byte(nil), data...)
+			bad := slices.Clone(data)
 			bad[i] ^= 1 << bit
 			write(bad)
 			damaged(t, l, f, "a flipped bit")
@@ -81,7 +82,7 @@ func TestDamageAmongMany(t *testing.T) {
 	if _, err := l.LocalPaths(t.Context(), refs); !errors.Is(err, lake.ErrDamaged) {
 		t.Errorf("40 files, one of them damaged: %v", err)
 	}
-	sound := append(append([]lake.Ref(nil), refs[:20]...), refs[21:]...)
+	sound := slices.Delete(slices.Clone(refs), 20, 21)
 	if paths, err := l.LocalPaths(t.Context(), sound); err != nil || len(paths) != 39 {
 		t.Errorf("the other 39: %d paths, %v", len(paths), err)
 	}
