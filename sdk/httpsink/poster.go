@@ -81,7 +81,7 @@ func newTransport(cfg Config) *http.Transport {
 	t := &http.Transport{
 		Proxy: http.ProxyFromEnvironment, DialContext: d.DialContext, ForceAttemptHTTP2: true, DisableCompression: true,
 		TLSHandshakeTimeout: dialTimeout, IdleConnTimeout: idleTimeout, MaxResponseHeaderBytes: maxAnswerHeader,
-		MaxIdleConns: cfg.Delivery.MaxInFlight + 1, MaxIdleConnsPerHost: cfg.Delivery.MaxInFlight,
+		MaxIdleConns: cfg.Delivery.MaxInFlight + 1, MaxIdleConnsPerHost: cfg.Delivery.MaxInFlight, MaxConnsPerHost: cfg.Delivery.MaxInFlight,
 	}
 	if cfg.TLS != nil {
 		t.TLSClientConfig = cfg.TLS.Clone()
